@@ -1,0 +1,223 @@
+"""A rollout: which version serves, which one is on trial, and how much traffic it gets. One small file per model.
+
+The command line and the judge write it, servers watch it. Every write is atomic and raises ``revision`` by one, and a
+writer says which revision its decision was made on, so that two writers cannot undo each other unseen.
+"""
+
+import dataclasses
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from driftwheel.bundle import check_name
+from driftwheel.errors import NotFoundError, RolloutError
+from driftwheel.files import waiting_lock, write_atomically
+
+State = Literal["stable", "running", "paused"]
+
+DEFAULT_STEPS = (0.01, 0.05, 0.25, 0.50, 1.0)
+"""The share of traffic that a candidate gets, step by step. At 1.0 it is promoted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The content of a rollout file.
+
+    Without a candidate: ``state`` is ``stable``, ``candidate`` is None and ``weight`` is 0.
+    """
+
+    model: str
+    stable: int
+    candidate: int | None = None
+    weight: float = 0.0
+    """The candidate's share of traffic, 0 to 1."""
+    steps: tuple[float, ...] = DEFAULT_STEPS
+    step: int = 0
+    """The position in ``steps`` that ``weight`` is at."""
+    salt: str = ""
+    """Hashed with the routing key. A new one for each rollout, so that the same users are not always the first."""
+    state: State = "stable"
+    revision: int = 0
+    updated_at: str = ""
+    updated_by: str = ""
+    started_at: str = ""
+    """When the candidate began; evidence from before does not count."""
+    stepped_at: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stable < 1 or (self.candidate is not None and self.candidate < 1):
+            raise ValueError("versions count from 1")
+        if not 0.0 <= self.weight <= 1.0:
+            raise ValueError(f"weight must be between 0 and 1, not {self.weight}")
+        if self.candidate is None and (self.weight != 0.0 or self.state != "stable"):
+            raise ValueError("a rollout without a candidate has weight 0 and state 'stable'")
+        if self.candidate is not None and self.state == "stable":
+            raise ValueError("a rollout with a candidate is 'running' or 'paused'")
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] <= 0 or self.steps[-1] > 1:
+            raise ValueError(f"steps must rise from above 0 to at most 1, not {self.steps}")
+        if not 0 <= self.step < len(self.steps):
+            raise ValueError(f"step must be a position in steps, not {self.step}")
+
+
+def rollout_path(rollouts: Path, model: str) -> Path:
+    """Where a model's rollout file lies."""
+    return rollouts / f"{check_name(model)}.json"
+
+
+def decode_rollout(content: bytes, *, source: Path) -> Rollout:
+    """Parse a rollout file.
+
+    Raises:
+        RolloutError: It is damaged.
+    """
+    try:
+        return msgspec.json.decode(content, type=Rollout)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RolloutError(f"rollout file {source} cannot be used: {error}") from None
+
+
+def read_rollout(rollouts: Path, model: str) -> Rollout:
+    """Read a model's rollout.
+
+    Raises:
+        NotFoundError: The model has none yet.
+        RolloutError: The file is damaged.
+    """
+    path = rollout_path(rollouts, model)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"model {model!r} has no rollout at {path}") from None
+    return decode_rollout(content, source=path)
+
+
+def list_rollouts(rollouts: Path) -> list[str]:
+    """The names of the models that have a rollout."""
+    return sorted(path.stem for path in rollouts.glob("*.json") if not path.name.startswith("."))
+
+
+def change_rollout(
+    rollouts: Path,
+    model: str,
+    change: Callable[[Rollout | None], Rollout],
+    *,
+    by: str,
+    now: str,
+    revision: int | None = None,
+) -> Rollout:
+    """Apply ``change`` to a model's rollout (None where there is none yet) and write what it returns.
+
+    Args:
+        by: Who asks: a command or a verdict's id.
+        now: The time, ISO 8601.
+        revision: The revision that the caller's decision was made on; None: whatever is there.
+
+    Raises:
+        RolloutError: The rollout has moved on from ``revision``, or ``change`` refuses.
+    """
+    path = rollout_path(rollouts, model)
+    with waiting_lock(path.with_suffix(".lock")):
+        current = decode_rollout(path.read_bytes(), source=path) if path.exists() else None
+        found = current.revision if current else 0
+        if revision is not None and revision != found:
+            raise RolloutError(
+                f"the rollout of {model} moved from revision {revision} to {found} in the meantime; look again"
+            )
+        changed = dataclasses.replace(change(current), revision=found + 1, updated_at=now, updated_by=by)
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(changed), indent=2))
+    return changed
+
+
+def _with_candidate(current: Rollout | None, model: str) -> tuple[Rollout, int]:
+    if current is None or current.candidate is None:
+        raise RolloutError(f"model {model!r} has no candidate", hint=f"driftwheel canary start {model} VERSION")
+    return current, current.candidate
+
+
+def serve_stable(rollouts: Path, model: str, version: int, *, by: str, now: str) -> Rollout:
+    """Serve ``version`` alone: the first version of a model, or a rollback by hand."""
+    return change_rollout(rollouts, model, lambda _: Rollout(model=model, stable=version), by=by, now=now)
+
+
+def start_candidate(
+    rollouts: Path, model: str, version: int, *, steps: tuple[float, ...] = DEFAULT_STEPS, by: str, now: str
+) -> Rollout:
+    """Put ``version`` on trial at the first step.
+
+    Raises:
+        RolloutError: There is no stable version, it is ``version``, or another candidate is on trial.
+    """
+
+    def change(current: Rollout | None) -> Rollout:
+        if current is None:
+            raise RolloutError(
+                f"model {model!r} serves no version yet", hint=f"driftwheel canary promote {model} {version}"
+            )
+        if current.candidate is not None:
+            raise RolloutError(
+                f"version {current.candidate} of {model!r} is on trial already",
+                hint=f"driftwheel canary status {model}, then promote or abort it",
+            )
+        if current.stable == version:
+            raise RolloutError(f"version {version} of {model!r} is the stable version already")
+        return Rollout(
+            model=model,
+            stable=current.stable,
+            candidate=version,
+            weight=steps[0],
+            steps=steps,
+            salt=secrets.token_hex(8),
+            state="running",
+            started_at=now,
+            stepped_at=now,
+        )
+
+    try:
+        return change_rollout(rollouts, model, change, by=by, now=now)
+    except ValueError as error:
+        raise RolloutError(f"cannot start version {version} of {model!r}: {error}") from None
+
+
+def advance(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
+    """Give the candidate the next step's share; at the last step nothing changes but the revision."""
+
+    def change(current: Rollout | None) -> Rollout:
+        rollout, _ = _with_candidate(current, model)
+        step = min(rollout.step + 1, len(rollout.steps) - 1)
+        return dataclasses.replace(rollout, step=step, weight=rollout.steps[step], stepped_at=now)
+
+    return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)
+
+
+def set_paused(rollouts: Path, model: str, *, paused: bool, by: str, now: str) -> Rollout:
+    """Hold the candidate at its share (the judge takes no step), or let it go on."""
+
+    def change(current: Rollout | None) -> Rollout:
+        rollout, _ = _with_candidate(current, model)
+        return dataclasses.replace(rollout, state="paused" if paused else "running")
+
+    return change_rollout(rollouts, model, change, by=by, now=now)
+
+
+def promote(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
+    """Make the candidate the stable version."""
+
+    def change(current: Rollout | None) -> Rollout:
+        _, candidate = _with_candidate(current, model)
+        return Rollout(model=model, stable=candidate)
+
+    return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)
+
+
+def abort(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
+    """Drop the candidate; stable gets all traffic again."""
+
+    def change(current: Rollout | None) -> Rollout:
+        rollout, _ = _with_candidate(current, model)
+        return Rollout(model=model, stable=rollout.stable)
+
+    return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)

@@ -1,0 +1,252 @@
+"""Every setting of Driftwheel, in one place.
+
+Flags win over the environment, that over the TOML file, that over the defaults. The environment speaks
+``DRIFTWHEEL_HOME=...`` and, for nested settings, ``DRIFTWHEEL_SERVING__PORT=9000``. The TOML file is ``driftwheel.toml``
+in the working folder, or the one that ``--config`` or ``DRIFTWHEEL_CONFIG`` names. Nothing else in the project reads
+the environment; settings are passed in, never global.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from driftwheel.errors import ConfigurationError
+from driftwheel.log import LogFormat
+
+RESOLVED_VARIABLE = "DRIFTWHEEL_RESOLVED_SETTINGS"
+"""How a parent hands its settings to a child process of ours, whole and resolved, as JSON."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ServingSettings(_Section):
+    """The server."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; loopback unless told otherwise."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """The one port, for gRPC and HTTP alike; 0 takes a free one."""
+    max_request_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """The largest request body that is read."""
+    max_rows_per_request: int = Field(default=65_536, ge=1)
+    """The most rows that one request may hold."""
+    max_batch_rows: int = Field(default=8192, ge=1)
+    """The most rows that one run of the model takes together."""
+    max_queued_rows: int = Field(default=65_536, ge=1)
+    """The most rows that wait for a busy model; past it the answer is RESOURCE_EXHAUSTED / 429."""
+    inline_run_us: int = Field(default=500, ge=0)
+    """Runs expected to be shorter than this stay on the event loop, longer ones go to a thread."""
+    intra_op_threads: int = Field(default=1, ge=0)
+    """Threads inside one run of a graph; 0 lets the runtime choose."""
+    max_top_k: int = Field(default=1000, ge=1)
+    """The largest k that /v1/recommend answers."""
+    poll_interval_ms: int = Field(default=200, ge=10)
+    """How often the rollout files are looked at."""
+    drain_timeout_s: float = Field(default=20.0, ge=0)
+    """How long calls in flight may take to finish after SIGTERM."""
+
+
+class LogSettings(_Section):
+    """The prediction and feedback log."""
+
+    sample: float = Field(default=1.0, ge=0.0, le=1.0)
+    """The share of requests that are logged."""
+    flush_interval_ms: int = Field(default=250, ge=10)
+    """What a crash of the server loses at most of the prediction log (accepted feedback is never lost)."""
+    max_pending_rows: int = Field(default=500_000, ge=1)
+    """Rows that wait for the next flush; past it rows are dropped and counted."""
+    seal_rows: int = Field(default=200_000, ge=1)
+    """A segment with this many rows is sealed to Parquet."""
+    seal_after_s: float = Field(default=60.0, gt=0)
+    """A segment of this age is sealed to Parquet."""
+
+
+class TrackingSettings(_Section):
+    """MLflow."""
+
+    uri: str | None = None
+    """A tracking server or database; unset, SQLite in the home folder."""
+    artifacts: str | None = None
+    """Where artifacts go; unset, a folder in the home."""
+    experiment: str = "driftwheel"
+    """The MLflow experiment that runs are filed under."""
+
+
+class TrainingSettings(_Section):
+    """Distributed training."""
+
+    ranks: int = Field(default=2, ge=1)
+    """Processes on this machine (torchrun --nproc-per-node)."""
+    seed: int = 42
+    """Everything random in training follows from it."""
+    timeout_s: float = Field(default=3600.0, gt=0)
+    """A training job that takes longer is ended."""
+
+
+class DriftSettings(_Section):
+    """The drift decision."""
+
+    window_rows: int = Field(default=2000, ge=100)
+    """Rows of one window; a smaller rest is not judged."""
+    windows: int = Field(default=3, ge=1)
+    """The newest windows that are looked at together."""
+    windows_needed: int = Field(default=2, ge=1)
+    """Drift is called when at least this many of them drift."""
+    alpha: float = Field(default=0.001, gt=0, lt=1)
+    """The family-wise false alarm rate of one window, over all monitors (Holm)."""
+    quality_margin: float = Field(default=0.05, gt=0)
+    """Quality is down when its loss is this share above the reference's, beyond its confidence bound."""
+
+
+class RetrainSettings(_Section):
+    """When retraining may start by itself."""
+
+    cool_down_s: float = Field(default=3600.0, ge=0)
+    """The least time between two retrains of a model."""
+    daily_cap: int = Field(default=4, ge=0)
+    """The most retrains of a model in 24 hours."""
+
+
+class JudgeSettings(_Section):
+    """When a candidate advances, is promoted or aborted."""
+
+    min_requests: int = Field(default=200, ge=1)
+    """Requests of each arm below which the verdict is HOLD."""
+    min_labels: int = Field(default=200, ge=1)
+    """Labelled predictions of each arm that the quality test wants."""
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    """The chance, over a whole rollout, to abort a candidate that is as good as stable."""
+    error_margin: float = Field(default=0.005, ge=0)
+    """How much higher the candidate's error rate may be."""
+    latency_margin: float = Field(default=0.5, ge=0)
+    """How much longer the candidate's p99 may be, as a share of stable's."""
+    quality_margin: float = Field(default=0.05, ge=0)
+    """How much higher the candidate's mean loss may be, as a share of stable's."""
+
+
+class Settings(BaseSettings):
+    """All of it. Made by ``load_settings``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRIFTWHEEL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = Path(".driftwheel")
+    """The folder that all state lies under."""
+    models_folder: Path | None = None
+    """Where bundles lie; unset, ``models`` in the home."""
+    log_format: LogFormat = "console"
+    """Events as lines for people, or as JSON."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """The least severe events that are shown."""
+    serving: ServingSettings = ServingSettings()
+    log: LogSettings = LogSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    training: TrainingSettings = TrainingSettings()
+    drift: DriftSettings = DriftSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    judge: JudgeSettings = JudgeSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file that ``load_settings`` chose."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def models(self) -> Path:
+        """Where bundles lie."""
+        return self.models_folder or self.home / "models"
+
+    @property
+    def rollouts(self) -> Path:
+        """Where rollout files lie."""
+        return self.home / "rollouts"
+
+    @property
+    def data(self) -> Path:
+        """Where prepared datasets lie."""
+        return self.home / "data"
+
+    @property
+    def jobs(self) -> Path:
+        """Where training jobs leave checkpoints and progress."""
+        return self.home / "jobs"
+
+    @property
+    def prediction_log(self) -> Path:
+        """Where predictions and feedback are logged."""
+        return self.home / "log"
+
+    @property
+    def reports(self) -> Path:
+        """Where drift reports lie."""
+        return self.home / "reports"
+
+    @property
+    def ledger(self) -> Path:
+        """The SQLite file of every verdict, decision and retrain."""
+        return self.home / "ledger.sqlite"
+
+    @property
+    def runtime(self) -> Path:
+        """Locks, sockets and the server's address; worthless once the processes are gone."""
+        return self.home / "run"
+
+    def to_child(self) -> dict[str, str]:
+        """The environment variable that ``load_settings`` in a child process reads back."""
+        return {RESOLVED_VARIABLE: self.model_dump_json()}
+
+
+def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:
+    """Resolve the settings once, at the start of a process.
+
+    Args:
+        config: The TOML file; it must be there when given.
+        flags: Values from the command line; nested ones as dictionaries, absent ones left out.
+
+    Raises:
+        ConfigurationError: A value does not fit; the message names the setting and what came.
+    """
+    if (resolved := os.environ.get(RESOLVED_VARIABLE)) is not None and not flags:
+        return _validated(lambda: Settings.model_validate_json(resolved))
+    named = config or (Path(value) if (value := os.environ.get("DRIFTWHEEL_CONFIG")) else None)
+    if named is not None and not named.is_file():
+        raise ConfigurationError(f"configuration file {named} does not exist")
+    toml = named or Path("driftwheel.toml")
+
+    class Resolved(Settings):
+        model_config = SettingsConfigDict(toml_file=toml)
+
+    return _validated(lambda: Resolved(**flags))
+
+
+def _validated(make: Callable[[], Settings]) -> Settings:
+    try:
+        settings = make()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, got {fault['input']!r}" for fault in error.errors()
+        )
+        raise ConfigurationError(f"these settings cannot be used: {faults}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"the configuration file is not TOML: {error}") from None
+    return settings.model_copy(update={"home": settings.home.absolute()})

@@ -1,0 +1,90 @@
+"""From the ids and categories of the outside world to the contiguous indices of an embedding table, and back."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = 0
+"""The index of everything that is not in the vocabulary; known entries count from 1."""
+
+_DENSE_LIMIT = 20_000_000
+"""Ids that span at most this many values get a direct lookup table (8 bytes each); wider ones are searched."""
+
+
+class Vocabulary:
+    """An immutable, ordered set of ids or categories.
+
+    Args:
+        entries: Distinct integers, or distinct non-empty strings. Entry ``i`` has the index ``i + 1``.
+
+    Raises:
+        ValueError: The entries are neither all integers nor all strings, or one is there twice.
+    """
+
+    def __init__(self, entries: Sequence[int] | Sequence[str]) -> None:
+        if len(set(entries)) != len(entries):
+            raise ValueError("a vocabulary's entries must be distinct")
+        kinds = {type(entry) for entry in entries}
+        if not (kinds <= {int} or kinds <= {str}):
+            raise ValueError("a vocabulary's entries must be all integers or all strings")
+        self.entries: tuple[int | str, ...] = tuple(entries)
+        self.is_text = kinds == {str}
+        self._index: dict[int | str, int] = {entry: position + 1 for position, entry in enumerate(entries)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def table_size(self) -> int:
+        """Rows that an embedding table over this vocabulary needs: one for each entry and one for the unknown."""
+        return len(self.entries) + 1
+
+    @cached_property
+    def _offset(self) -> int:
+        return int(min(self.entries)) - 1 if self.entries else 0
+
+    @cached_property
+    def _dense(self) -> NDArray[np.int64] | None:
+        """``table[id - offset]`` with an unknown at either end, so that clipped positions land on an unknown."""
+        if self.is_text or not self.entries:
+            return None
+        span = int(max(self.entries)) - self._offset
+        if span > _DENSE_LIMIT:
+            return None
+        table = np.zeros(span + 2, dtype=np.int64)
+        table[np.asarray(self.entries, dtype=np.int64) - self._offset] = np.arange(1, len(self.entries) + 1)
+        return table
+
+    @cached_property
+    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        ids = np.asarray(self.entries, dtype=np.int64)
+        order = np.argsort(ids)
+        return ids[order], order + 1
+
+    def index(self, entry: int | str | bytes) -> int:
+        """The index of one entry, ``UNKNOWN`` if it is not there."""
+        return self._index.get(entry.decode("utf-8", "replace") if isinstance(entry, bytes) else entry, UNKNOWN)
+
+    def encode(self, values: NDArray[Any] | Sequence[Any]) -> NDArray[np.int64]:
+        """Indices ``[rows]`` of values ``[rows]``; what is unknown, missing or out of range becomes ``UNKNOWN``."""
+        if self.is_text:
+            get = self._index.get
+            return np.fromiter(
+                (get(v.decode("utf-8", "replace") if isinstance(v, bytes) else v, UNKNOWN) for v in values),
+                dtype=np.int64,
+                count=len(values),
+            )
+        ids = np.asarray(values, dtype=np.int64)
+        if not self.entries:
+            return np.zeros(len(ids), dtype=np.int64)
+        if (table := self._dense) is not None:
+            # Subtracting could wrap at the far ends of int64, so clip first.
+            low, high = self._offset, self._offset + len(table) - 1
+            return table[np.clip(ids, low, high) - low]
+        keys, indices = self._sorted
+        position = np.searchsorted(keys, ids)
+        position[position == len(keys)] = 0
+        return np.where(keys[position] == ids, indices[position], UNKNOWN)

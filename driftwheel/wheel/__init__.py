@@ -1,0 +1,1 @@
+"""The steps that join training, exporting, serving and monitoring into one wheel."""

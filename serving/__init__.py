@@ -1,0 +1,1 @@
+"""The server: one core, thin transports, and a front door."""

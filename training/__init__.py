@@ -1,0 +1,1 @@
+"""Data, features, models, the distributed trainer, tracking and the registry."""

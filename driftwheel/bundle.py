@@ -174,6 +174,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         BundleError: It is not a list of distinct integers or of distinct strings.
     """
     try:
-        return Vocabulary(msgspec.json.decode(path.read_bytes(), type=list[int] | list[str]))
+        entries: Any = msgspec.json.decode(path.read_bytes(), type=list[int | str])  # Vocabulary refuses a mixture
+        return Vocabulary(entries)
     except (msgspec.MsgspecError, ValueError) as error:
         raise BundleError(f"vocabulary {path} is damaged: {error}") from None

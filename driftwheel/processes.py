@@ -18,12 +18,17 @@ def tied(command: list[str]) -> list[str]:
     return [sys.executable, "-m", "driftwheel.processes", str(os.getpid()), *command]
 
 
-def main(parent: int, command: list[str]) -> None:
-    """Tie this process to ``parent`` and replace it with ``command``."""
+def tie(parent: int) -> None:
+    """Ask the kernel to send this process a SIGTERM when ``parent``, which started it, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before the request was made
             raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(parent: int, command: list[str]) -> None:
+    """Tie this process to ``parent`` and replace it with ``command``."""
+    tie(parent)
     os.execvp(command[0], command)  # noqa: S606 (the command comes from our own code)
 
 

@@ -47,6 +47,8 @@ class ServingSettings(_Section):
     """Threads inside one run of a graph; 0 lets the runtime choose."""
     max_top_k: int = Field(default=1000, ge=1)
     """The largest k that /v1/recommend answers."""
+    front_door_threads: int = Field(default=1, ge=1)
+    """Threads of Envoy; Python runs on one more."""
     poll_interval_ms: int = Field(default=200, ge=10)
     """How often the rollout files are looked at."""
     drain_timeout_s: float = Field(default=20.0, ge=0)

@@ -1,0 +1,1 @@
+"""What runs a graph. One contract, one file for each runtime."""

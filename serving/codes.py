@@ -1,0 +1,50 @@
+"""The one table from errors to the transports' codes."""
+
+from dataclasses import dataclass
+
+from driftwheel.errors import (
+    BundleError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelFaultError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """How an outcome is called: gRPC's name (also in metrics and in the log), gRPC's number, HTTP's status."""
+
+    name: str
+    grpc: int
+    http: int
+
+
+OK_CODE = Code("OK", 0, 200)
+INTERNAL = Code("INTERNAL", 13, 500)
+"""What no row below names: a fault of ours."""
+
+_CODES: dict[type[Exception], Code] = {
+    InvalidRequestError: Code("INVALID_ARGUMENT", 3, 400),
+    NotFoundError: Code("NOT_FOUND", 5, 404),
+    UnauthenticatedError: Code("UNAUTHENTICATED", 16, 401),
+    TooLargeError: Code("RESOURCE_EXHAUSTED", 8, 413),
+    OverloadedError: Code("RESOURCE_EXHAUSTED", 8, 429),
+    DeadlineExceededError: Code("DEADLINE_EXCEEDED", 4, 504),
+    UnavailableError: Code("UNAVAILABLE", 14, 503),
+    ModelFaultError: INTERNAL,
+    BundleError: INTERNAL,
+}
+
+UNIMPLEMENTED = Code("UNIMPLEMENTED", 12, 404)
+METHOD_NOT_ALLOWED = Code("UNIMPLEMENTED", 12, 405)
+
+
+def code_of(error: RequestError) -> Code:
+    """The code of an error."""
+    return _CODES.get(type(error), INTERNAL)

@@ -1,10 +1,105 @@
-"""The ``driftwheel`` command."""
+"""The ``driftwheel`` command: global options, and the one place where errors become exit codes."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
-app = typer.Typer(no_args_is_help=True)
+from driftwheel.commands import canary, data, drift, export, ledger, models, replay, retrain, serve, train, up
+from driftwheel.errors import (
+    BundleError,
+    BusyError,
+    ConfigurationError,
+    DataError,
+    DriftwheelError,
+    ExportError,
+    NotFoundError,
+    RolloutError,
+    TrainingError,
+)
+from driftwheel.log import LogFormat, configure_logging
+from driftwheel.settings import load_settings
+
+EXIT_CODES: dict[type[DriftwheelError], int] = {
+    ConfigurationError: 2,
+    DataError: 3,
+    BundleError: 4,
+    NotFoundError: 4,
+    TrainingError: 5,
+    ExportError: 5,
+    RolloutError: 6,
+    BusyError: 7,
+}
+"""0 is success, 1 any other failure, 2 also a wrong flag; ``canary judge`` and ``drift run`` document their own above 9."""
+
+app = typer.Typer(
+    name="driftwheel",
+    help="Trains, serves, watches and retrains recommenders and churn models, by itself.\n\n"
+    "[bold]driftwheel up[/] turns the whole wheel on real data; every step is a command of its own.",
+    epilog="Exit codes: 0 done; 2 wrong flag or setting; 3 data; 4 model or bundle; 5 training or export; "
+    "6 rollout; 7 busy; 1 anything else.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up.up)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.command("replay")(replay.replay)
+app.add_typer(canary.app, name="canary")
+app.add_typer(drift.app, name="drift")
+app.command("retrain")(retrain.retrain)
+app.add_typer(models.app, name="models")
+app.command("ledger")(ledger.ledger)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("driftwheel"))
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="The folder that all state lies under.", show_default=".driftwheel")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings.", show_default="driftwheel.toml")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Resolve the settings once; commands find the loader in the context and add their own flags."""
+    del version
+    flags: dict[str, Any] = {"home": home, "log_format": log_format, "log_level": log_level}
+    ctx.obj = {"config": config, "flags": {name: value for name, value in flags.items() if value is not None}}
+    resolved = load_settings(config=config, **ctx.obj["flags"])
+    log_format_: LogFormat = resolved.log_format
+    configure_logging(log_format_, resolved.log_level)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; errors of ours end with one clear message and their exit code."""
+    try:
+        app()
+    except DriftwheelError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(error.message)}")
+        if error.hint:
+            console.print(f"[bold]next:[/] {escape(error.hint)}")
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: DriftwheelError) -> int:
+    """The exit code of an error: its class's, or the nearest base's."""
+    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)

@@ -213,9 +213,9 @@ class Settings(BaseSettings):
         """Locks, sockets and the server's address; worthless once the processes are gone."""
         return self.home / "run"
 
-    def to_child(self) -> dict[str, str]:
-        """The environment variable that ``load_settings`` in a child process reads back."""
-        return {RESOLVED_VARIABLE: self.model_dump_json()}
+    def child_environment(self) -> dict[str, str]:
+        """The environment of a child process of ours: this one's, and the settings that ``load_settings`` reads back."""
+        return {**os.environ, RESOLVED_VARIABLE: self.model_dump_json()}
 
 
 def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:

@@ -229,7 +229,7 @@ def _start(settings: Settings, folder: Path) -> FrontDoor:
     ]
     process = subprocess.Popen(
         tied(command),
-        env={**os.environ, **settings.to_child()},  # passed on, not read
+        env=settings.child_environment(),
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C on the terminal is for the supervisor, which drains first
     )

@@ -1,0 +1,5 @@
+"""``python -m driftwheel``."""
+
+from driftwheel.cli import main
+
+main()

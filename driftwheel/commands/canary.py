@@ -1,0 +1,154 @@
+"""``driftwheel canary``: release a version step by step."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
+
+if TYPE_CHECKING:
+    from driftwheel.rollout import Rollout
+    from monitoring.canary.judge import Verdict
+
+app = typer.Typer(help="Release a version step by step: split, judge, promote or abort.", no_args_is_help=True)
+
+Version = Annotated[int, typer.Argument(help="The exported version.")]
+VERDICT_CODES = {"PROMOTE": 0, "STEP": 0, "HOLD": 10, "ABORT": 11}
+
+
+@app.command()
+def start(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Version,
+    *,
+    steps: Annotated[str, typer.Option(help="Shares of traffic, with commas.")] = "0.01,0.05,0.25,0.5,1",
+    as_json: Json = False,
+) -> None:
+    """Put a version on trial at the first step."""
+    from driftwheel.wheel.releases import parse_steps, start_trial
+
+    _show(start_trial(resolved(ctx), model, version, steps=parse_steps(steps), by="canary start"), as_json=as_json)
+
+
+@app.command()
+def status(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
+    """What serves, what is on trial, and at which share."""
+    from driftwheel.rollout import read_rollout
+
+    _show(read_rollout(resolved(ctx).rollouts, model), as_json=as_json)
+
+
+@app.command()
+def step(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
+    """Give the candidate the next step's share, without asking the judge."""
+    from driftwheel.wheel.releases import change
+
+    _show(change(resolved(ctx), model, "step"), as_json=as_json)
+
+
+@app.command()
+def pause(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
+    """Hold the candidate at its share."""
+    from driftwheel.wheel.releases import change
+
+    _show(change(resolved(ctx), model, "pause"), as_json=as_json)
+
+
+@app.command()
+def resume(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
+    """Let a paused candidate go on."""
+    from driftwheel.wheel.releases import change
+
+    _show(change(resolved(ctx), model, "resume"), as_json=as_json)
+
+
+@app.command()
+def abort(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
+    """Drop the candidate; the stable version gets all traffic again."""
+    from driftwheel.wheel.releases import change
+
+    _show(change(resolved(ctx), model, "abort"), as_json=as_json)
+
+
+@app.command()
+def promote(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int | None, typer.Argument(help="Any exported version. Default: the candidate.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Put a version in service at once: the candidate, or any other (a first version, or a rollback)."""
+    from driftwheel.wheel.releases import change, put_in_service
+
+    settings = resolved(ctx)
+    rollout = change(settings, model, "promote") if version is None else put_in_service(settings, model, version)
+    _show(rollout, as_json=as_json)
+
+
+@app.command()
+def judge(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    act: Annotated[bool, typer.Option(help="Act on the verdict and write it down.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Look once. Ends with code 0 for PROMOTE and STEP, 10 for HOLD, 11 for ABORT."""
+    from driftwheel.wheel.judging import look
+
+    verdict, rollout = look(resolved(ctx), model, act=act)
+    _show_verdict(verdict, rollout, as_json=as_json)
+    raise typer.Exit(VERDICT_CODES[verdict.decision])
+
+
+@app.command()
+def watch(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 10.0,
+    timeout_s: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = 3600.0,
+    as_json: Json = False,
+) -> None:
+    """Look until the candidate is promoted (code 0) or aborted (code 11); code 10 if it takes longer than the timeout."""
+    from driftwheel.wheel.judging import look
+
+    settings, give_up = resolved(ctx), time.monotonic() + timeout_s
+    while True:
+        verdict, rollout = look(settings, model)
+        _show_verdict(verdict, rollout, as_json=as_json)
+        if verdict.decision in ("PROMOTE", "ABORT"):
+            raise typer.Exit(VERDICT_CODES[verdict.decision])
+        if time.monotonic() + every_s > give_up:
+            raise typer.Exit(VERDICT_CODES["HOLD"])
+        time.sleep(every_s)
+
+
+def _show(rollout: "Rollout", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        answer_json(asdict(rollout))
+        return
+    trial = "no candidate"
+    if rollout.candidate is not None:
+        trial = f"version {rollout.candidate} {rollout.state} at {rollout.weight:.2%} (step {rollout.step + 1} of {len(rollout.steps)})"
+    ANSWER.print(f"{rollout.model}: version {rollout.stable} in service; {trial}", highlight=False)
+
+
+def _show_verdict(verdict: "Verdict", rollout: "Rollout", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        answer_json({"verdict": asdict(verdict), "rollout": asdict(rollout)})
+        return
+    PEOPLE.print(verdict.summary, highlight=False)
+    table = Table("check", "outcome", "control", "candidate", "detail")
+    for check in verdict.checks:
+        numbers = ("" if value is None else f"{value:.5g} {check.unit}" for value in (check.control, check.candidate))
+        table.add_row(check.name, check.outcome, *numbers, check.detail)
+    ANSWER.print(table)

@@ -1,0 +1,31 @@
+"""What commands share: resolved settings, the two consoles, and the answer as JSON."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from driftwheel.settings import Settings, load_settings
+
+PEOPLE = Console(stderr=True)
+"""Progress and notes: standard error, so that standard output holds the answer alone."""
+
+ANSWER = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, for example mf or churn.")]
+
+
+def resolved(ctx: typer.Context, **sections: dict[str, Any]) -> Settings:
+    """The settings with a command's own flags, by section; None where a flag was not given."""
+    given: dict[str, Any] = dict(ctx.obj["flags"])
+    for section, values in sections.items():
+        if nested := {key: value for key, value in values.items() if value is not None}:
+            given[section] = nested
+    return load_settings(config=ctx.obj["config"], **given)
+
+
+def answer_json(value: object) -> None:
+    """Print JSON on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=str))

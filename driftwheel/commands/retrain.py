@@ -1,0 +1,49 @@
+"""``driftwheel retrain``: the same training, on data to date, entering as a candidate."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftwheel.commands.common import PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.tables import with_sources
+
+if TYPE_CHECKING:
+    from driftwheel.wheel.sources import Sources
+
+
+@with_sources
+def retrain(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    on_drift: Annotated[
+        bool, typer.Option("--on-drift", help="Look for drift first, and only retrain where the policy allows it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "by hand",
+    as_json: Json = False,
+    sources: "Sources",
+) -> None:
+    """Train on the source (until --until) and on all that the log has labels for; a version that passes goes on trial."""
+    from driftwheel.wheel.progress import SILENT, reporter_for
+    from driftwheel.wheel.retraining import permission
+    from driftwheel.wheel.retraining import retrain as run
+    from driftwheel.wheel.watching import check_drift
+
+    settings = resolved(ctx)
+    if on_drift:
+        verdict = permission(settings, model, check_drift(settings, model).decision)
+        if not verdict.allowed:
+            _say({"model": model, "outcome": f"not retrained: {verdict.reason}", "version": None}, as_json=as_json)
+            return
+        reason = f"drift job: {verdict.reason}"
+    reporter = SILENT if as_json else reporter_for(PEOPLE)
+    result = run(settings, sources, model, reporter, reason=reason, until=sources.until)
+    version = result.made.version if result.made else None
+    _say({"model": model, "outcome": result.outcome, "version": version}, as_json=as_json)
+
+
+def _say(answer: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        answer_json(answer)
+    else:
+        PEOPLE.print(f"{answer['model']}: {answer['outcome']}", highlight=False)

@@ -1,0 +1,31 @@
+"""``driftwheel serve``: the server."""
+
+from typing import Annotated
+
+import typer
+
+from driftwheel.commands.common import resolved
+
+
+def serve(
+    ctx: typer.Context,
+    *,
+    port: Annotated[int | None, typer.Option(help="The one port, for gRPC and HTTP; 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = None,
+) -> None:
+    """Serve what the rollouts name, until SIGTERM or Ctrl-C, then drain.
+
+    Speaks the Open Inference Protocol over gRPC and REST, typed JSON under /v1, and Prometheus under /metrics, all on one
+    port. A rollout that changes takes effect between two requests; a damaged bundle is refused and what ran goes on.
+    """
+    from driftwheel.errors import ConfigurationError
+    from driftwheel.rollout import list_rollouts
+    from serving.front_door import serve_until_signalled
+
+    settings = resolved(ctx, serving={"port": port, "host": host})
+    if not list_rollouts(settings.rollouts):
+        raise ConfigurationError(
+            f"nothing to serve: no rollout under {settings.rollouts}",
+            hint="driftwheel train mf --enter, or driftwheel canary promote MODEL VERSION for a bundle that is there",
+        )
+    serve_until_signalled(settings)

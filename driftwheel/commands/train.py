@@ -1,0 +1,58 @@
+"""``driftwheel train``: from a table to a registered, exported version."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftwheel.commands.common import PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.tables import with_sources
+
+if TYPE_CHECKING:
+    from driftwheel.wheel.sources import Sources
+
+
+@with_sources
+def train(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    ranks: Annotated[int | None, typer.Option(help="Processes on this machine (DDP).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random in training follows from it.")] = None,
+    enter: Annotated[
+        bool,
+        typer.Option("--enter", help="Let it in if the gate passes: the first version serves, others go on trial."),
+    ] = False,
+    learn: Annotated[bool, typer.Option("--learn", help="Add what the prediction log has labels for.")] = False,
+    as_json: Json = False,
+    sources: "Sources",
+) -> None:
+    """Train a model under torchrun, track and register it in MLflow, pass it through the gate and export it.
+
+    Ends with code 5 if the gate refuses it. The same data, configuration and seed find the job that is there.
+    """
+    from driftwheel.wheel.lifecycle import enter as let_in
+    from driftwheel.wheel.lifecycle import make_version
+    from driftwheel.wheel.progress import SILENT, reporter_for
+
+    settings = resolved(ctx, training={"ranks": ranks, "seed": seed})
+    reporter = SILENT if as_json else reporter_for(PEOPLE)
+    dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=learn)
+    made = make_version(settings, model, dataset, reporter)
+    entry = let_in(settings, made, by="train")[0] if enter else ("exported" if made.bundle else "refused")
+    if as_json:
+        answer_json(
+            {
+                "model": model,
+                "version": made.version,
+                "run_id": made.run_id,
+                "entry": entry,
+                "metrics": made.metrics,
+                "champion_metrics": made.champion_metrics,
+                "reasons": made.verdict.reasons,
+                "bundle": made.bundle.folder if made.bundle else None,
+            }
+        )
+    else:
+        PEOPLE.print(f"{model} version {made.version}: {entry}", highlight=False)
+    if not made.verdict.passed:
+        raise typer.Exit(5)

@@ -1,0 +1,59 @@
+"""``driftwheel up``: the whole wheel."""
+
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftwheel.commands.common import ANSWER, PEOPLE, Json, answer_json, resolved
+from driftwheel.commands.tables import with_sources
+
+if TYPE_CHECKING:
+    from driftwheel.wheel.sources import Sources
+
+
+@with_sources
+def up(
+    ctx: typer.Context,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End after the table instead of serving on.")] = False,
+    port: Annotated[int | None, typer.Option(help="The server's port; 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = None,
+    as_json: Json = False,
+    sources: "Sources",
+) -> None:
+    """Turn the whole wheel once on real data, then keep serving.
+
+    Prepares data, trains both models under torchrun, tracks and registers them in MLflow, exports and serves them,
+    replays the ratings after the cut date as traffic with feedback, looks for drift, retrains, and lets the judge decide
+    about the new version on live evidence. Interrupted, it goes on where it stopped. Default data: MovieLens and Telco
+    churn, as packaged; your own by the options below.
+    """
+    from driftwheel.files import exclusive_lock
+    from driftwheel.wheel.progress import SILENT, reporter_for
+    from driftwheel.wheel.server import running_server
+    from driftwheel.wheel.summary import print_summary, summary_json
+    from driftwheel.wheel.turn import Turn
+    from serving.front_door import check_address
+
+    settings = resolved(ctx, serving={"port": port, "host": host})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with exclusive_lock(settings.runtime / "up.lock", purpose=f"driftwheel up in {settings.home}"):
+        if running_server(settings) is None:
+            check_address(settings.serving.host, settings.serving.port)
+        with Turn(settings, sources, SILENT if as_json else reporter_for(PEOPLE)).run() as report:
+            if as_json:
+                answer_json(summary_json(report))
+            else:
+                print_summary(ANSWER, settings, report)
+            if not once:
+                _serve_on()
+
+
+def _serve_on() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    PEOPLE.print("Serving until Ctrl-C.")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        PEOPLE.print("Draining.")

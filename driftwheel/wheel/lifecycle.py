@@ -1,0 +1,195 @@
+"""A version's way in: train, track, register, pass the gate, export, and enter service or a trial."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from driftwheel.bundle import Bundle, read_bundle
+from driftwheel.errors import NotFoundError
+from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candidate
+from driftwheel.settings import Settings
+from driftwheel.wheel.clock import now
+from driftwheel.wheel.progress import Reporter
+from monitoring.ledger import Ledger
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+    from training.data.dataset import Dataset
+    from training.gate import GateVerdict
+    from training.job import EpochEvent, TrainedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVersion:
+    """A registered version and how the gate judged it. ``bundle`` is None where it was refused."""
+
+    name: str
+    version: int
+    run_id: str
+    metrics: dict[str, float]
+    champion_metrics: dict[str, float] | None
+    verdict: "GateVerdict"
+    bundle: Bundle | None
+
+
+def current_rollout(settings: Settings, name: str) -> Rollout | None:
+    """A model's rollout; None where it has none yet."""
+    try:
+        return read_rollout(settings.rollouts, name)
+    except NotFoundError:
+        return None
+
+
+def make_version(
+    settings: Settings, name: str, dataset: "Dataset", reporter: Reporter, *, config: "TrainConfig | None" = None
+) -> NewVersion:
+    """Train on a dataset, put the run on record, register it, and export it if the gate lets it pass.
+
+    Every step finds what an interrupted predecessor finished, so calling it again goes on where that stopped.
+
+    Raises:
+        TrainingError: The training job failed.
+        ExportError: An exported graph disagrees with the model.
+    """
+    from training.registry import Registry
+    from training.tracking import track
+
+    trained = _train(settings, name, dataset, reporter, config)
+    with reporter.task(f"Tracking and registering {name}") as task:
+        run_id = track(trained, dataset, settings)
+        registry = Registry(settings)
+        version = registry.register(run_id, name, dataset, _describe(dataset, trained.metrics))
+        task.finish(f"version {version}, MLflow run {run_id[:8]}")
+    champion_metrics = _champion_metrics(settings, name, version, dataset)
+    verdict = _gate(settings, name, version, trained, champion_metrics, reporter)
+    bundle = export_version(settings, name, version, run_id, trained, dataset, reporter) if verdict.passed else None
+    return NewVersion(
+        name=name,
+        version=version,
+        run_id=run_id,
+        metrics=trained.metrics,
+        champion_metrics=champion_metrics,
+        verdict=verdict,
+        bundle=bundle,
+    )
+
+
+def _train(
+    settings: Settings, name: str, dataset: "Dataset", reporter: Reporter, config: "TrainConfig | None"
+) -> "TrainedModel":
+    from training.config import default_config
+    from training.launch import train
+
+    epochs = (config or default_config(dataset.task)).epochs
+    training = settings.training
+    with reporter.task(f"Training {name} on {dataset.rows['train']:,} rows, {training.ranks} ranks") as task:
+
+        def on_epoch(event: "EpochEvent") -> None:
+            task.update(event.epoch, epochs, f"epoch {event.epoch}, validation {event.valid_metric:.4f}")
+
+        trained = train(
+            dataset,
+            jobs_folder=settings.jobs,
+            ranks=training.ranks,
+            seed=training.seed,
+            timeout_s=training.timeout_s,
+            config=config,
+            on_epoch=on_epoch,
+        )
+        task.finish(f"{len(trained.history)} epochs, test {_shown(trained.metrics)}")
+    return trained
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    headline = [key for key in ("rmse", "ndcg@10", "auc", "log_loss") if key in metrics]
+    return ", ".join(f"{key} {metrics[key]:.4f}" for key in headline)
+
+
+def _describe(dataset: "Dataset", metrics: dict[str, float]) -> str:
+    until = f" until {dataset.data_until}" if dataset.data_until else ""
+    return f"{dataset.rows['train']} training rows from {dataset.source}{until}; test {_shown(metrics)}"
+
+
+def _champion_metrics(settings: Settings, name: str, version: int, dataset: "Dataset") -> dict[str, float] | None:
+    """What the version in service reaches on the new version's test split; None where it is the first."""
+    from training.evaluation import evaluate_bundle
+
+    rollout = current_rollout(settings, name)
+    if rollout is None or rollout.stable == version:
+        return None
+    return evaluate_bundle(read_bundle(settings.models, name, rollout.stable), dataset)
+
+
+def _gate(
+    settings: Settings,
+    name: str,
+    version: int,
+    trained: "TrainedModel",
+    champion_metrics: dict[str, float] | None,
+    reporter: Reporter,
+) -> "GateVerdict":
+    from training.gate import decide
+
+    verdict = decide(trained.task, trained.metrics, champion_metrics)
+    summary = f"version {version} {'passed' if verdict.passed else 'refused'}: {'; '.join(verdict.reasons)}"
+    payload = {"version": version, "metrics": trained.metrics, "champion": champion_metrics, "verdict": asdict(verdict)}
+    Ledger(settings.ledger).append("gate", name, at=now(), summary=summary, payload=payload)
+    reporter.note(f"gate: {summary}")
+    return verdict
+
+
+def export_version(
+    settings: Settings,
+    name: str,
+    version: int,
+    run_id: str,
+    trained: "TrainedModel",
+    dataset: "Dataset",
+    reporter: Reporter,
+) -> Bundle:
+    """Write a version's bundle, or find it written."""
+    from exporters.export import export
+
+    with reporter.task(f"Exporting {name} version {version} to ONNX and TorchScript") as task:
+        bundle = export(trained, dataset, name=name, version=version, run_id=run_id, models=settings.models)
+        worst = max((case.max_abs_difference for case in bundle.manifest.parity), default=0.0)
+        task.finish(f"{len(bundle.manifest.parity)} parity checks, largest difference {worst:.1e}")
+    return bundle
+
+
+Entry = Literal["in service", "on trial", "refused", "known"]
+
+
+def enter(
+    settings: Settings, made: NewVersion, *, by: str, steps: tuple[float, ...] | None = None
+) -> tuple[Entry, Rollout | None]:
+    """Let a version that passed the gate in: the first one serves at once, later ones as candidates behind the split."""
+    rollout = current_rollout(settings, made.name)
+    if made.bundle is None:
+        return "refused", rollout
+    if rollout is not None and made.version in (rollout.stable, rollout.candidate):
+        return "known", rollout
+    if rollout is None:
+        rollout = serve_stable(settings.rollouts, made.name, made.version, by=by, now=now())
+        entry: Entry = "in service"
+    else:
+        plan = {} if steps is None else {"steps": steps}
+        rollout = start_candidate(settings.rollouts, made.name, made.version, by=by, now=now(), **plan)
+        entry = "on trial"
+    Ledger(settings.ledger).append(
+        "rollout", made.name, at=now(), summary=f"version {made.version} {entry} (by {by})", payload=asdict(rollout)
+    )
+    sync_aliases(settings, rollout)
+    return entry, rollout
+
+
+def sync_aliases(settings: Settings, rollout: Rollout) -> None:
+    """Make the registry's aliases say what the rollout says: champion is in service, challenger is on trial."""
+    from training.registry import CHALLENGER, CHAMPION, Registry
+
+    registry = Registry(settings)
+    known = {info.version for info in registry.versions(rollout.model)}
+    for alias, version in ((CHAMPION, rollout.stable), (CHALLENGER, rollout.candidate)):
+        if version is None:
+            registry.remove_alias(rollout.model, alias)
+        elif version in known and registry.with_alias(rollout.model, alias) != version:
+            registry.set_alias(rollout.model, alias, version)

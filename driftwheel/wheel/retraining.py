@@ -1,0 +1,99 @@
+"""A retrain: lease, data to date, the same training as ever, and the same way in as a person's version."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from driftwheel.errors import DriftwheelError, RolloutError
+from driftwheel.settings import Settings
+from driftwheel.wheel.clock import now
+from driftwheel.wheel.lifecycle import NewVersion, current_rollout, enter, make_version
+from driftwheel.wheel.progress import Reporter
+from driftwheel.wheel.sources import Sources
+from monitoring.ledger import Ledger
+from monitoring.retrain import RetrainVerdict, lease, may_retrain
+
+if TYPE_CHECKING:
+    from monitoring.drift.decision import DriftDecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainOutcome:
+    """What came of a retrain. ``made`` is None where the data to date is what the version in service was trained on."""
+
+    outcome: str
+    made: NewVersion | None = None
+
+
+def permission(settings: Settings, model: str, decision: "DriftDecision") -> RetrainVerdict:
+    """Whether a drift decision may start a retrain of a model now."""
+    history = Ledger(settings.ledger).entries(model, "retrain")
+    rollout = current_rollout(settings, model)
+    in_flight = rollout is not None and rollout.candidate is not None
+    return may_retrain(history, now=now(), settings=settings.retrain, decision=decision, candidate_in_flight=in_flight)
+
+
+def retrain(
+    settings: Settings,
+    sources: Sources,
+    model: str,
+    reporter: Reporter,
+    *,
+    reason: str,
+    until: str | None,
+    steps: tuple[float, ...] | None = None,
+) -> RetrainOutcome:
+    """Train on the source until its cut and on everything that the log has labels for; a version that passes the gate
+    enters as a candidate.
+
+    Raises:
+        BusyError: Another retrain of the model is going on.
+        RolloutError: A candidate is on trial already.
+        DriftwheelError: Data, training or export failed; the ledger says so, and the version in service goes on.
+    """
+    rollout = current_rollout(settings, model)
+    if rollout is not None and rollout.candidate is not None:
+        raise RolloutError(
+            f"version {rollout.candidate} of {model!r} is on trial already",
+            hint=f"driftwheel canary watch {model}, or driftwheel canary abort {model}",
+        )
+    started = now()
+    with lease(settings.runtime / f"retrain-{model}.lock"):
+        try:
+            result = _retrain(settings, sources, model, reporter, until=until, steps=steps)
+        except DriftwheelError as error:
+            _record(settings, model, started, reason, RetrainOutcome(outcome=f"failed: {error.message}"))
+            raise
+        _record(settings, model, started, reason, result)
+    return result
+
+
+def _retrain(
+    settings: Settings,
+    sources: Sources,
+    model: str,
+    reporter: Reporter,
+    *,
+    until: str | None,
+    steps: tuple[float, ...] | None,
+) -> RetrainOutcome:
+    with reporter.task(f"Preparing {model} data to date") as task:
+        dataset = sources.prepare(sources.task_of(model), settings, until=until, learn=True)
+        task.finish(f"{sum(dataset.rows.values()):,} rows, fingerprint {dataset.fingerprint[:12]}")
+    made = make_version(settings, model, dataset, reporter)
+    entry, _ = enter(settings, made, by="retrain", steps=steps)
+    if entry == "known":
+        return RetrainOutcome(outcome=f"nothing new to learn since version {made.version}")
+    return RetrainOutcome(outcome=f"version {made.version} {entry}", made=made)
+
+
+def _record(settings: Settings, model: str, started: str, reason: str, result: RetrainOutcome) -> None:
+    payload = {
+        "started_at": started,
+        "reason": reason,
+        "outcome": result.outcome,
+        "version": result.made.version if result.made else None,
+        "metrics": result.made.metrics if result.made else None,
+        "champion_metrics": result.made.champion_metrics if result.made else None,
+        "verdict": asdict(result.made.verdict) if result.made else None,
+    }
+    Ledger(settings.ledger).append("retrain", model, at=now(), summary=f"{result.outcome} ({reason})", payload=payload)

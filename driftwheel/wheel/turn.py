@@ -1,0 +1,214 @@
+"""One turn of the wheel: what ``driftwheel up`` does between its first line and its table.
+
+Each step calls what a command of its own calls, and each finds what an interrupted turn finished before it.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from driftwheel.bundle import read_bundle
+from driftwheel.client import Client
+from driftwheel.contracts import Task
+from driftwheel.errors import DriftwheelError
+from driftwheel.files import remove_leftovers, write_atomically
+from driftwheel.rollout import read_rollout
+from driftwheel.settings import Settings
+from driftwheel.wheel.judging import look
+from driftwheel.wheel.lifecycle import current_rollout, enter, make_version, sync_aliases
+from driftwheel.wheel.progress import Reporter
+from driftwheel.wheel.replay import ReplayReport, replay
+from driftwheel.wheel.retraining import permission, retrain
+from driftwheel.wheel.server import ensured_server, wait_until_loaded
+from driftwheel.wheel.sources import Sources, cut_date
+from driftwheel.wheel.watching import check_drift
+from serving.runtime import ServerAddress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEPS = (0.25, 0.5, 1.0)
+"""The candidate's shares in ``up``, whose traffic is too little for the default plan's 1 % step."""
+
+WATCH_ROWS = 8_000
+"""Ratings replayed before the drift job looks."""
+
+CANARY_ROWS = 12_000
+"""Ratings replayed at most while the judge watches a candidate."""
+
+LOOK_EVERY_ROWS = 400
+"""Rows between two looks of the judge."""
+
+_LEFTOVERS_AGE_S = 3600.0
+
+
+@dataclass(slots=True)
+class ModelReport:
+    """What a turn did to one model."""
+
+    model: str
+    task: Task
+    started_with: int = 0
+    in_service: int = 0
+    traffic: ReplayReport = field(default_factory=ReplayReport)
+    drift: str = "not looked at"
+    drift_report: Path | None = None
+    retrain: str = "not needed"
+    verdict: str = "no candidate"
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True)
+class TurnReport:
+    """What a turn did."""
+
+    address: ServerAddress
+    cut: str
+    models: list[ModelReport]
+    seconds: float = 0.0
+
+
+class Turn:
+    """A turn under way.
+
+    Raises:
+        DriftwheelError: A step failed; what was there before it goes on serving.
+    """
+
+    def __init__(self, settings: Settings, sources: Sources, reporter: Reporter) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._reporter = reporter
+        self._cursor = settings.home / "replay.json"
+
+    @contextmanager
+    def run(self) -> Generator[TurnReport]:
+        """Turn once, and yield the report with the server still up."""
+        started = time.monotonic()
+        self._tidy()
+        cut = self._sources.until or cut_date(self._sources.ratings)
+        reports = [ModelReport(self._sources.rating_model, "rating"), ModelReport(self._sources.churn_model, "churn")]
+        for report in reports:
+            self._first_version(report, cut)
+        with ensured_server(self._settings) as address, Client(address.target) as client:
+            self._reporter.note(f"serving at {address.url}")
+            rows = {report.task: self._sources.traffic(report.task, self._settings, since=cut)[0] for report in reports}
+            for report in reports:
+                self._watch(client, report, rows[report.task])
+            for report in reports:
+                self._look_for_drift(report)
+            for report in reports:
+                self._retrain_if_due(report, cut)
+            for report in reports:
+                self._see_candidate_through(client, report, rows[report.task])
+                self._sum_up(report)
+            yield TurnReport(address, cut, reports, time.monotonic() - started)
+
+    def _tidy(self) -> None:
+        """Delete what killed processes left half-written, where nobody can still be writing."""
+        for folder in (self._settings.home, self._settings.data, self._settings.jobs, self._settings.rollouts):
+            if folder.is_dir():
+                remove_leftovers(folder, older_than_s=_LEFTOVERS_AGE_S, now_s=time.time())
+
+    def _first_version(self, report: ModelReport, cut: str) -> None:
+        """Steps 1 to 4: data, training, gate, export; only where nothing is in service yet."""
+        rollout = current_rollout(self._settings, report.model)
+        if rollout is not None:
+            # Makes sure of it: a kill can have come between the rollout and the registry.
+            sync_aliases(self._settings, rollout)
+            report.started_with = rollout.stable
+            self._reporter.note(f"{report.model} version {rollout.stable} is in service already")
+            return
+        with self._reporter.task(f"Preparing {report.model} data") as task:
+            dataset = self._sources.prepare(report.task, self._settings, until=cut, learn=False)
+            task.finish(f"{sum(dataset.rows.values()):,} rows, fingerprint {dataset.fingerprint[:12]}")
+        made = make_version(self._settings, report.model, dataset, self._reporter)
+        if made.bundle is None:
+            raise DriftwheelError(
+                f"the first version of {report.model} did not pass the gate: {'; '.join(made.verdict.reasons)}",
+                hint="driftwheel models list shows its metrics; train with other data or settings",
+            )
+        enter(self._settings, made, by="up")
+        report.started_with = made.version
+
+    def _replay_next(self, client: Client, report: ModelReport, rows: "pd.DataFrame", count: int, title: str) -> int:
+        """Replay the next rows where the last turn left off, from the start again at the end; how many there were."""
+        done = self._cursors().get(report.model, 0)
+        if done >= len(rows):
+            done = 0
+        chunk = rows.iloc[done : done + count]
+        with self._reporter.task(title) as task:
+            rollout = read_rollout(self._settings.rollouts, report.model)
+            signature = read_bundle(self._settings.models, report.model, rollout.stable).manifest.signature
+            key = None if signature.key_input else "customer"
+            part = replay(
+                client,
+                report.model,
+                signature,
+                chunk,
+                key_column=key,
+                on_progress=lambda n: task.update(n, len(chunk), f"{n:,} of {len(chunk):,}"),
+            )
+            task.finish(str(part))
+        # The log is written in the background; what was just answered is on disk after the next flush.
+        time.sleep(2 * self._settings.log.flush_interval_ms / 1000)
+        report.traffic.add(part)
+        self._write_cursor(report.model, done + len(chunk))
+        return len(chunk)
+
+    def _cursors(self) -> dict[str, int]:
+        return msgspec.json.decode(self._cursor.read_bytes(), type=dict[str, int]) if self._cursor.exists() else {}
+
+    def _write_cursor(self, model: str, position: int) -> None:
+        write_atomically(self._cursor, msgspec.json.encode({**self._cursors(), model: position}))
+
+    def _watch(self, client: Client, report: ModelReport, rows: "pd.DataFrame") -> None:
+        """Step 6: traffic for the version in service. One that has a candidate gets its traffic in step 8."""
+        rollout = read_rollout(self._settings.rollouts, report.model)
+        wait_until_loaded(client, report.model, rollout.stable)
+        if rollout.candidate is None:
+            what = "ratings in time order" if report.task == "rating" else "customers"
+            self._replay_next(client, report, rows, WATCH_ROWS, f"Replaying {what} to {report.model}")
+
+    def _look_for_drift(self, report: ModelReport) -> None:
+        """Step 7."""
+        with self._reporter.task(f"Looking for drift in {report.model}'s traffic") as task:
+            result = check_drift(self._settings, report.model)
+            task.finish(result.decision.summary)
+        report.drift, report.drift_report = result.decision.summary, result.report_html
+        verdict = permission(self._settings, report.model, result.decision)
+        report.retrain = "due" if verdict.allowed else verdict.reason
+
+    def _retrain_if_due(self, report: ModelReport, cut: str) -> None:
+        """Step 8, first half."""
+        if report.retrain != "due":
+            return
+        reason = f"drift job: {report.drift}"
+        outcome = retrain(
+            self._settings, self._sources, report.model, self._reporter, reason=reason, until=cut, steps=STEPS
+        )
+        report.retrain = outcome.outcome
+
+    def _see_candidate_through(self, client: Client, report: ModelReport, rows: "pd.DataFrame") -> None:
+        """Step 8, second half: traffic for both arms, a look of the judge after each part of it."""
+        rollout = read_rollout(self._settings.rollouts, report.model)
+        if rollout.candidate is None:
+            return
+        wait_until_loaded(client, report.model, rollout.candidate)
+        replayed = 0
+        while rollout.candidate is not None and replayed < CANARY_ROWS:
+            title = f"{report.model} version {rollout.candidate} on trial at {rollout.weight:.0%}"
+            replayed += self._replay_next(client, report, rows, LOOK_EVERY_ROWS, title)
+            verdict, rollout = look(self._settings, report.model)
+            report.verdict = verdict.summary
+            self._reporter.note(verdict.summary)
+
+    def _sum_up(self, report: ModelReport) -> None:
+        rollout = read_rollout(self._settings.rollouts, report.model)
+        report.in_service = rollout.stable
+        report.metrics = read_bundle(self._settings.models, report.model, rollout.stable).manifest.metrics

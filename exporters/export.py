@@ -1,0 +1,166 @@
+"""From a trained model to a bundle that can be served: graphs proved against the model, vocabularies, golden requests."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from driftwheel.bundle import (
+    GOLDEN,
+    ITEMS,
+    ONNX_GRAPH,
+    RECOMMEND_GRAPH,
+    REFERENCE,
+    SEEN,
+    TORCHSCRIPT_GRAPH,
+    Bundle,
+    bundle_folder,
+    read_bundle,
+    seal,
+)
+from driftwheel.contracts import Manifest, ParityCase, TrainingRecord
+from driftwheel.errors import BundleError, ExportError, NotFoundError
+from driftwheel.files import published_folder
+from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
+from driftwheel.preprocessing import encode
+from exporters.golden import edge_batches, golden_arrays
+from exporters.graphs import exported_graph
+from exporters.onnx_graph import write_onnx
+from exporters.parity import prove_graphs, prove_recommend
+from exporters.recommend import write_recommend_graph
+from exporters.torchscript import write_torchscript
+from training.data.dataset import Dataset, encoded_split, labels, read_split
+from training.inference import predict
+from training.job import TrainedModel
+from training.models.matrix_factorization import MatrixFactorization
+from training.models.store import Model, load_model
+
+_ASKED_USERS = 33
+"""How many users top-K is proved for."""
+
+
+def export(
+    trained: TrainedModel,
+    dataset: Dataset,
+    *,
+    name: str,
+    version: int,
+    run_id: str,
+    models: Path,
+    created_at: str | None = None,
+) -> Bundle:
+    """Write a version's bundle, or return the one that is there.
+
+    A bundle that is there but damaged is written anew.
+
+    Args:
+        created_at: ISO 8601; now unless given.
+
+    Raises:
+        ExportError: A graph differs from the model, or the version's bundle was made from another run.
+    """
+    folder = bundle_folder(models, name, version)
+    if (existing := _existing(models, name, version)) is not None:
+        if existing.manifest.training.run_id == run_id:
+            return existing
+        raise ExportError(
+            f"{folder} was made from run {existing.manifest.training.run_id}, not from {run_id}",
+            hint="a bundle is immutable: register the run as a new version",
+        )
+    model = load_model(trained.folder)
+    with published_folder(folder) as target:
+        parity = _write_graphs(target, model, dataset)
+        _write_tables(target, model, dataset)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            task=dataset.task,
+            created_at=created_at or datetime.now(UTC).isoformat(timespec="seconds"),
+            signature=dataset.signature,
+            vocabularies=dataset.vocabularies,
+            metrics=trained.metrics,
+            training=_record(trained, dataset, run_id),
+            parity=parity,
+        )
+        seal(target, manifest)
+        if folder.exists():  # a damaged one: what comes next would leave it alone
+            shutil.rmtree(folder)
+    return read_bundle(models, name, version)
+
+
+def _existing(models: Path, name: str, version: int) -> Bundle | None:
+    try:
+        return read_bundle(models, name, version)
+    except (BundleError, NotFoundError):
+        return None
+
+
+def _record(trained: TrainedModel, dataset: Dataset, run_id: str) -> TrainingRecord:
+    return TrainingRecord(
+        run_id=run_id,
+        data_fingerprint=dataset.fingerprint,
+        data_until=dataset.data_until,
+        rows=dataset.rows["train"],
+        code_revision=trained.code_revision,
+    )
+
+
+def _write_graphs(target: Path, model: Model, dataset: Dataset) -> tuple[ParityCase, ...]:
+    """Write every graph with the golden requests, prove them, and return what the proof found."""
+    signature, vocabularies = dataset.signature, dataset.read_vocabularies()
+    batches = edge_batches(dataset)
+    feeds = {case: encode(signature, vocabularies, tensors) for case, tensors in batches.items()}
+    graph, inputs = exported_graph(model, signature)
+    output = signature.outputs[0].name
+    example = tuple(torch.from_numpy(feeds["7 rows"][name]) for name in inputs)
+    write_onnx(target / ONNX_GRAPH, graph, example, inputs, [output])
+    write_torchscript(target / TORCHSCRIPT_GRAPH, graph, example)
+    proof = prove_graphs(
+        graph,
+        onnx_path=target / ONNX_GRAPH,
+        torchscript_path=target / TORCHSCRIPT_GRAPH,
+        inputs=inputs,
+        output=output,
+        feeds=feeds,
+    )
+    golden: dict[str, Any] = golden_arrays(signature, batches, proof.answers)
+    np.savez_compressed(target / GOLDEN, **golden)
+    if not isinstance(model, MatrixFactorization):
+        return proof.cases
+    return proof.cases + _write_recommend(target, model, dataset)
+
+
+def _write_recommend(target: Path, model: MatrixFactorization, dataset: Dataset) -> tuple[ParityCase, ...]:
+    offsets, items = seen_items(encoded_split(dataset, "train").feed, model.shape.users)
+    np.savez_compressed(target / SEEN, offsets=offsets, items=items)
+    shutil.copyfile(dataset.path(ITEMS), target / ITEMS)
+    write_recommend_graph(target / RECOMMEND_GRAPH, model)
+    users = np.unique(np.linspace(0, model.shape.users - 1, _ASKED_USERS).astype(np.int64))
+    seen = [items[offsets[user] : offsets[user + 1]] for user in users]
+    return prove_recommend(model, target / RECOMMEND_GRAPH, users, seen)
+
+
+def seen_items(feed: dict[str, NDArray[np.int64]], users: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What each user rated: user ``u`` rated ``items[offsets[u] : offsets[u + 1]]``, ``offsets`` being ``[users + 1]``."""
+    order = np.lexsort((feed["item_index"], feed["user_index"]))
+    offsets = np.searchsorted(feed["user_index"][order], np.arange(users + 1))
+    return offsets.astype(np.int64), feed["item_index"][order].astype(np.int64)
+
+
+def _write_tables(target: Path, model: Model, dataset: Dataset) -> None:
+    """Copy the vocabularies and write the reference: the test split as requests, with this model's answers."""
+    for file in dataset.vocabularies.values():
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(dataset.path(file), target / file)
+    test = read_split(dataset, "test")
+    predicted = predict(model, encoded_split(dataset, "test").feed)
+    columns = {INPUT_PREFIX + spec.name: test[spec.name] for spec in dataset.signature.inputs}
+    columns[OUTPUT_PREFIX + dataset.signature.outputs[0].name] = pa.array(predicted)
+    columns["label"] = pa.array(labels(dataset.signature, test))
+    pq.write_table(pa.table(columns), target / REFERENCE)

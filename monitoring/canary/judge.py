@@ -1,0 +1,94 @@
+"""The judge: recorded evidence in, a verdict out. The same evidence always gets the same verdict."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from driftwheel.rollout import Rollout
+from driftwheel.settings import JudgeSettings
+from monitoring.canary.checks import Check, guards, named, soft_checks
+from monitoring.canary.evidence import Evidence
+
+Decision = Literal["HOLD", "STEP", "PROMOTE", "ABORT"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to do with a candidate, why, and the table behind it."""
+
+    decision: Decision
+    summary: str
+    """One sentence."""
+    reasons: tuple[str, ...]
+    """What the decision rests on, most important first; never empty."""
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRecord:
+    """Everything that a verdict followed from: what the ledger keeps, and ``replay`` judges again."""
+
+    evidence: Evidence
+    rollout: Rollout
+    settings: dict[str, Any]
+    verdict: Verdict
+
+
+def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verdict:
+    """Decide about a rollout's candidate.
+
+    ABORT: a hard guard is broken, or a test shows that the candidate is worse than its margin allows. Over the whole
+    rollout, however often one looks, a candidate within all margins is aborted with a chance of ``settings.alpha`` at
+    most (for quality asymptotically). HOLD: below the minimum sample of either arm, or of this step; paused; or, at the
+    last step, labels have begun to come and are too few to judge. PROMOTE: the last step has been passed. Else STEP.
+    """
+    if (evidence.candidate_version, evidence.stable_version) != (rollout.candidate, rollout.stable):
+        return _verdict("HOLD", rollout, ["the evidence is about other versions than the rollout"])
+    checks = (*guards(evidence, settings), *soft_checks(evidence, settings))
+    if broken := [check for check in checks if check.outcome == "worse"]:
+        return _verdict("ABORT", rollout, [f"{check.name}: {check.detail}" for check in broken], checks)
+    if waits := _waits(evidence, rollout, settings, checks):
+        return _verdict("HOLD", rollout, waits, checks)
+    passed = ["; ".join(f"{check.name} {check.outcome}" for check in checks if check.needed is not None)]
+    last = rollout.step == len(rollout.steps) - 1
+    return _verdict("PROMOTE" if last else "STEP", rollout, passed, checks)
+
+
+def _waits(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, checks: tuple[Check, ...]) -> list[str]:
+    """Why the candidate cannot go on yet."""
+    control, candidate, needed = evidence.control, evidence.candidate, settings.min_requests
+    waits: list[str] = []
+    if control.requests < needed:
+        waits.append(f"control has {control.requests} of the {needed} requests needed")
+    if candidate.fresh_requests < needed:
+        waits.append(f"the candidate has {candidate.fresh_requests} of the {needed} requests needed at this step")
+    labels = control.losses.labelled + candidate.losses.labelled
+    quality = named(checks, "quality")
+    if rollout.step == len(rollout.steps) - 1 and labels and quality.outcome == "waiting":
+        waits.append(quality.detail)
+    if rollout.state == "paused":
+        waits.append("the rollout is paused")
+    return waits
+
+
+def _verdict(decision: Decision, rollout: Rollout, reasons: list[str], checks: tuple[Check, ...] = ()) -> Verdict:
+    share = f"{rollout.weight:.2%}".replace(".00%", "%")
+    return Verdict(
+        decision=decision,
+        summary=f"{decision}: version {rollout.candidate} of {rollout.model} at {share}: {'; '.join(reasons)}",
+        reasons=tuple(reasons),
+        checks=checks,
+    )
+
+
+def record(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, verdict: Verdict) -> dict[str, Any]:
+    """The ledger payload of a verdict."""
+    kept = VerdictRecord(evidence=evidence, rollout=rollout, settings=settings.model_dump(), verdict=verdict)
+    return msgspec.to_builtins(kept)
+
+
+def replay(payload: Any) -> tuple[Verdict, Verdict]:
+    """The verdict that a ledger payload holds, and the one that its evidence gets today."""
+    kept = msgspec.convert(payload, VerdictRecord)
+    return kept.verdict, judge(kept.evidence, kept.rollout, JudgeSettings.model_validate(kept.settings))

@@ -1,0 +1,143 @@
+"""The drift decision: scored windows in, what to do out. The same scores always get the same decision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from driftwheel.settings import DriftSettings
+from monitoring.drift.calibration import holm
+from monitoring.drift.scores import Group, MonitorScore, WindowScores
+
+Status = Literal["not enough rows", "stable", "drift", "broken data"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorOutcome:
+    """One monitor over all windows looked at. ``statistic``, ``p_value`` and ``why`` are the newest window's."""
+
+    monitor: str
+    column: str
+    group: Group
+    drifted: bool
+    alarms: int
+    windows: int
+    statistic: float
+    p_value: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDecision:
+    """What the newest windows say together."""
+
+    status: Status
+    summary: str
+    """One sentence."""
+    input_drift: bool = False
+    prediction_drift: bool = False
+    quality_down: bool = False
+    schema_broken: bool = False
+    retrain: bool = False
+    windows: int = 0
+    outcomes: tuple[MonitorOutcome, ...] = ()
+    """Drifted monitors first, then by p-value."""
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftRecord:
+    """Everything that a decision followed from: what the ledger keeps, and ``replay`` decides again."""
+
+    version: int
+    windows: tuple[WindowScores, ...]
+    settings: dict[str, Any]
+    decision: DriftDecision
+
+
+def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> DriftDecision:
+    """Decide about scored windows, oldest first; of more than ``settings.windows`` the newest count.
+
+    A monitor alarms in a window by Holm's procedure over the window's monitors at ``settings.alpha``; it drifts when it
+    alarms in ``settings.windows_needed`` windows. Quality is down when it is down in as many. Retrain when quality is
+    down, or when inputs and predictions both drift; never when any of the windows is broken.
+    """
+    windows = windows[-settings.windows :]
+    if not windows:
+        return DriftDecision(status="not enough rows", summary=f"not enough rows: under {settings.window_rows}")
+    outcomes = _outcomes(windows, settings)
+    groups = {outcome.group for outcome in outcomes if outcome.drifted}
+    lows = sum(window.quality is not None and window.quality.outcome == "down" for window in windows)
+    faults = tuple(dict.fromkeys(fault for window in windows for fault in window.faults))
+    quality_down = lows >= settings.windows_needed
+    retrain = not faults and (quality_down or {"input", "prediction"} <= groups)
+    status: Status = "broken data" if faults else "drift" if groups or quality_down else "stable"
+    return DriftDecision(
+        status=status,
+        summary=_summary(status, outcomes, faults, quality_down=quality_down, retrain=retrain),
+        input_drift="input" in groups,
+        prediction_drift="prediction" in groups,
+        quality_down=quality_down,
+        schema_broken=bool(faults),
+        retrain=retrain,
+        windows=len(windows),
+        outcomes=outcomes,
+        faults=faults,
+    )
+
+
+def _outcomes(windows: Sequence[WindowScores], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:
+    alarms: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    newest: dict[str, MonitorScore] = {}
+    for window in windows:
+        rejected = holm(np.array([score.p_value for score in window.scores]), settings.alpha)
+        for score, alarm in zip(window.scores, rejected, strict=True):
+            alarms[score.monitor] = alarms.get(score.monitor, 0) + int(alarm)
+            seen[score.monitor] = seen.get(score.monitor, 0) + 1
+            newest[score.monitor] = score
+    outcomes = [
+        MonitorOutcome(
+            monitor=name,
+            column=score.column,
+            group=score.group,
+            drifted=alarms[name] >= settings.windows_needed,
+            alarms=alarms[name],
+            windows=seen[name],
+            statistic=score.statistic,
+            p_value=score.p_value,
+            why=score.why,
+        )
+        for name, score in newest.items()
+    ]
+    return tuple(sorted(outcomes, key=lambda outcome: (not outcome.drifted, outcome.p_value, outcome.monitor)))
+
+
+def _summary(
+    status: Status, outcomes: Sequence[MonitorOutcome], faults: Sequence[str], *, quality_down: bool, retrain: bool
+) -> str:
+    if faults:
+        return f"broken data: {'; '.join(faults[:3])}"
+    if status == "stable":
+        return "stable: no monitor drifts, quality is not shown to be down"
+    parts = ["quality is down"] if quality_down else []
+    drifted = [outcome for outcome in outcomes if outcome.drifted]
+    parts += [f"{outcome.monitor} drifts ({outcome.why})" for outcome in drifted[:3]]
+    parts += [f"and {len(drifted) - 3} more"] if len(drifted) > 3 else []
+    return (
+        f"drift: {'; '.join(parts)}; {'retrain' if retrain else 'no retrain: inputs and predictions do not both drift'}"
+    )
+
+
+def record(windows: Sequence[WindowScores], settings: DriftSettings, decision: DriftDecision, *, version: int) -> Any:
+    """The ledger payload of a decision about a version."""
+    kept = DriftRecord(version=version, windows=tuple(windows), settings=settings.model_dump(), decision=decision)
+    return msgspec.to_builtins(kept)
+
+
+def replay(payload: Any) -> tuple[DriftDecision, DriftDecision]:
+    """The decision that a ledger payload holds, and the one that its scores get today."""
+    kept = msgspec.convert(payload, DriftRecord)
+    return kept.decision, decide_drift(kept.windows, DriftSettings.model_validate(kept.settings))

@@ -1,0 +1,1 @@
+"""From a table of the outside world to checked, split and fingerprinted training data."""

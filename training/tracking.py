@@ -1,0 +1,173 @@
+"""Put a training run on record in MLflow."""
+
+import time
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from driftwheel.errors import TrainingError
+from driftwheel.settings import Settings
+from training.data.dataset import Dataset, encoded_split
+from training.inference import full_feed, predict
+from training.job import RESULT, TrainedModel
+from training.mlflow_store import experiment_id, open_client, quiet, tracking_uri
+from training.models.store import SHAPE, WEIGHTS, Model, forward_inputs, load_model
+from training.plots import training_plots
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.models import ModelSignature
+
+KEY_TAG = "driftwheel.job"
+"""The tag by which a run is found again: data, configuration and seed."""
+WEIGHTS_FOLDER = "weights"
+"""The artifact folder of what ``job.read_trained`` reads."""
+MODEL_NAME = "model"
+
+_BATCH = 1000
+"""The most metrics that one call may bring."""
+
+
+def track(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:
+    """Record a run with its parameters, metrics, data, plots and model, and return its id.
+
+    The same job recorded before is found again; a run that was cut off is marked as killed, and recorded anew.
+    """
+    client = open_client(settings)
+    with quiet():
+        experiment = experiment_id(client, settings)
+        for run in _runs_of(client, experiment, trained.key):
+            if run.info.status == "FINISHED":
+                return run.info.run_id
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+        run_id = client.create_run(experiment, run_name=trained.key, tags=_tags(trained, dataset)).info.run_id
+        try:
+            _log_numbers(client, run_id, trained, dataset)
+            _log_files(client, run_id, trained, dataset)
+            _log_model(run_id, load_model(trained.folder), dataset, settings)
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def logged_model_id(client: "MlflowClient", run_id: str) -> str:
+    """The id under which a finished run logged its model.
+
+    Raises:
+        TrainingError: It logged none.
+    """
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise TrainingError(f"MLflow run {run_id} has no model", hint="train again")
+    return outputs.model_outputs[-1].model_id
+
+
+def _runs_of(client: "MlflowClient", experiment: str, key: str) -> "list[Run]":
+    return list(client.search_runs([experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'"))
+
+
+def _tags(trained: TrainedModel, dataset: Dataset) -> dict[str, str]:
+    tags = {KEY_TAG: trained.key, "task": trained.task, "code_revision": trained.code_revision}
+    return tags | ({"data_until": dataset.data_until} if dataset.data_until else {})
+
+
+def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
+    from mlflow.entities import Metric, Param
+
+    now_ms = int(time.time() * 1000)
+    params = {
+        **trained.config,
+        "seed": trained.seed,
+        "ranks": trained.ranks,
+        "data_fingerprint": dataset.fingerprint,
+        "data_source": dataset.source,
+        **{f"rows_{split}": rows for split, rows in dataset.rows.items()},
+        **{f"dropped_{reason.replace(' ', '_')}": rows for reason, rows in dataset.dropped.items()},
+    }
+    metrics = [
+        Metric(name, value, now_ms, event.epoch)
+        for event in trained.history
+        for name, value in (
+            ("train_loss", event.train_loss),
+            ("valid_metric", event.valid_metric),
+            ("epoch_seconds", event.seconds),
+        )
+    ]
+    metrics += [Metric(f"test_{name}", value, now_ms, 0) for name, value in trained.metrics.items()]
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    client.log_inputs(run_id, [_dataset_input(dataset)])
+
+
+def _dataset_input(dataset: Dataset) -> Any:
+    import msgspec
+    from mlflow.entities import Dataset as MlflowDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    entity = MlflowDataset(
+        name=f"{dataset.task} {dataset.fingerprint[:16]}",
+        digest=dataset.fingerprint[:32],
+        source_type="local" if "://" not in dataset.source else "remote",
+        source=msgspec.json.encode({"uri": dataset.source}).decode(),
+        profile=msgspec.json.encode({"rows": dataset.rows, "dropped": dataset.dropped}).decode(),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def _log_files(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
+    for file in (SHAPE, WEIGHTS, RESULT):
+        client.log_artifact(run_id, str(trained.folder / file), WEIGHTS_FOLDER)
+    test = encoded_split(dataset, "test")
+    predicted = predict(load_model(trained.folder), test.feed)
+    with TemporaryDirectory() as folder:
+        for name, figure in training_plots(trained, predicted, test.label):
+            figure.savefig(Path(folder) / name, dpi=100)
+        client.log_artifacts(run_id, folder, "plots")
+
+
+def _log_model(run_id: str, model: Model, dataset: Dataset, settings: Settings) -> None:
+    """Log the model as a traced graph (pt2) with its signature. The explicit requirements spare MLflow a slow guess."""
+    import mlflow
+    import mlflow.pytorch
+    import torch
+
+    mlflow.set_tracking_uri(tracking_uri(settings))
+    example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "test").feed.items()})
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        warnings.simplefilter("ignore")  # torch.export and MLflow warn about their own insides
+        mlflow.pytorch.log_model(
+            model,
+            name=MODEL_NAME,
+            signature=_signature(model, dataset),
+            input_example=tuple(tensor.numpy() for tensor in example),
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+        )
+
+
+def _signature(model: Model, dataset: Dataset) -> "ModelSignature":
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    from driftwheel.preprocessing import graph_widths
+
+    widths = graph_widths(dataset.signature)
+    is_rating = dataset.task == "rating"
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(
+            np.dtype("float32" if name == "number" else "int64"),
+            (-1,) if is_rating else (-1, widths.get(name, 0)),
+            name,
+        )
+        for name in forward_inputs(model)
+    ]
+    outputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype("float32"), (-1,), spec.name) for spec in dataset.signature.outputs
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))

@@ -1,0 +1,190 @@
+"""One rank of a training job: ``torchrun ... -m training.worker JOB.json``. It reads from top to bottom.
+
+It imports neither mlflow, pandas, scikit-learn nor matplotlib: tracking is the launcher's business.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from driftwheel.files import published_folder, waiting_lock, write_atomically
+from driftwheel.processes import tie
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.config import config_from
+from training.data.dataset import EncodedSplit, encoded_split, read_dataset
+from training.final_metrics import final_metrics
+from training.inference import full_feed
+from training.job import CHECKPOINT, LOCK, MODEL, PROGRESS, RESULT, EpochEvent, Job, Result, write_json
+from training.models.store import forward_inputs, save_model
+from training.objectives import Feed, build_objective
+from training.sampling import epoch_batches, rank_seed
+
+
+class Worker:
+    """A rank's share of a job. The process group must be there."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job = job
+        self.device = device
+        self.folder = Path(job.folder)
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        torch.manual_seed(job.seed)
+
+        self.dataset = read_dataset(Path(job.dataset))
+        self.config = config_from(job.task, job.config)
+        train = encoded_split(self.dataset, "train")
+        self.objective = build_objective(self.dataset, train, self.config).to(self.device)
+        self.train_feed, self.train_label = self._on_device(train)
+        self.valid_feed, self.valid_label = self._on_device(encoded_split(self.dataset, "valid"), part=self.rank)
+
+        self.ddp = DistributedDataParallel(self.objective)
+        self.optimizer = torch.optim.AdamW(
+            self.objective.parameters(), lr=self.config.learning_rate, weight_decay=self.objective.weight_decay
+        )
+        self.progress = load_checkpoint(self.folder / CHECKPOINT, self.objective, self.optimizer)
+
+    def run(self) -> None:
+        """Train to the end, from where the last checkpoint stands, and publish the model."""
+        if self.rank == 0:
+            lines = b"".join(msgspec.json.encode(event) + b"\n" for event in self.progress.history)
+            write_atomically(self.folder / PROGRESS, lines)
+        while not self.finished():
+            self.run_epoch()
+        if self.rank == 0:
+            self.publish()
+        dist.barrier()
+
+    def finished(self) -> bool:
+        """Whether the epochs are used up, or the last ones brought nothing. All ranks agree, since all saw the metric."""
+        progress = self.progress
+        return progress.epoch >= self.config.epochs or progress.epochs_since_best >= self.config.patience
+
+    def run_epoch(self) -> None:
+        """Train one epoch, measure it, and save where it led."""
+        started = time.perf_counter()
+        loss = self.train_epoch(self.progress.epoch)
+        metric = self.validate()
+        event = self.advance(loss, metric, time.perf_counter() - started)
+        if self.rank == 0:
+            save_checkpoint(self.folder / CHECKPOINT, self.progress, self.objective, self.optimizer)
+            with (self.folder / PROGRESS).open("ab") as file:
+                file.write(msgspec.json.encode(event) + b"\n")
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the training split; the mean loss over all ranks."""
+        self.ddp.train()
+        seed = self.job.seed
+        torch.manual_seed(rank_seed(seed, epoch, self.rank))
+        batches = epoch_batches(
+            len(self.train_label),
+            batch_rows=self.config.batch_rows,
+            rank=self.rank,
+            ranks=self.ranks,
+            seed=seed,
+            epoch=epoch,
+        ).to(self.device)
+        total = torch.zeros((), device=self.device)
+        for rows in batches:
+            self.optimizer.zero_grad()
+            loss = self.ddp({name: column[rows] for name, column in self.train_feed.items()}, self.train_label[rows])
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+        dist.all_reduce(total)
+        return total.item() / (len(batches) * self.ranks)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The validation metric; each rank measures its part of the rows."""
+        self.objective.eval()
+        losses = self.objective.row_loss(self.valid_feed, self.valid_label).double()
+        sums = torch.stack([losses.sum(), torch.tensor(float(len(losses)), device=self.device, dtype=torch.double)])
+        dist.all_reduce(sums)
+        return self.objective.metric((sums[0] / sums[1]).item())
+
+    def advance(self, loss: float, metric: float, seconds: float) -> EpochEvent:
+        """Note an epoch, and keep the weights if they are the best so far."""
+        progress = self.progress
+        if not np.isfinite([loss, metric]).all():
+            raise FloatingPointError(f"training diverged in epoch {progress.epoch + 1}: loss {loss}, metric {metric}")
+        best = metric < progress.best_metric
+        progress.epoch += 1
+        progress.epochs_since_best = 0 if best else progress.epochs_since_best + 1
+        if best:
+            progress.best_metric = metric
+            progress.best_weights = {k: v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
+        event = EpochEvent(epoch=progress.epoch, train_loss=loss, valid_metric=metric, best=best, seconds=seconds)
+        progress.history.append(event)
+        return event
+
+    def publish(self) -> None:
+        """Measure the best weights on the test split, and make the finished model appear."""
+        self.objective.load_state_dict(self.progress.best_weights)
+        model = self.objective.model.eval().cpu()
+        metrics = final_metrics(model, encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test"))
+        with published_folder(self.folder / MODEL) as target:
+            save_model(target, model)
+            write_json(target / RESULT, self._result(self.progress, metrics))
+
+    def _result(self, progress: Progress, metrics: dict[str, float]) -> Result:
+        return Result(
+            key=self.job.key,
+            task=self.job.task,
+            fingerprint=self.dataset.fingerprint,
+            config=self.job.config,
+            seed=self.job.seed,
+            ranks=self.ranks,
+            code_revision=self.job.code_revision,
+            history=tuple(progress.history),
+            metrics=metrics,
+        )
+
+    def _on_device(self, split: EncodedSplit, *, part: int | None = None) -> tuple[Feed, Tensor]:
+        """A split's tensors; with ``part``, every n-th row of n ranks, from that one on."""
+        rows = slice(None) if part is None else slice(part, None, self.ranks)
+        columns = full_feed(self.objective.model, split.feed)
+        names = forward_inputs(self.objective.model)
+        feed = {name: column[rows].to(self.device) for name, column in zip(names, columns, strict=True)}
+        return feed, torch.from_numpy(split.label)[rows].to(self.device)
+
+
+@contextmanager
+def process_group(job: Job) -> Generator[torch.device]:
+    """Join the other ranks, over NCCL where each rank of this machine has a GPU of its own, else over gloo."""
+    on_gpu = torch.cuda.device_count() >= job.ranks
+    device = torch.device("cuda", dist.get_node_local_rank()) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    try:
+        with waiting_lock(Path(job.folder) / LOCK) if dist.get_rank() == 0 else nullcontext():
+            dist.barrier()  # with the lock held: a predecessor that was told to end may still have been writing
+            yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def main(job_path: str) -> None:
+    """Join the process group and do a rank's share. SIGTERM ends it at once: the last checkpoint stands."""
+    tie(os.getppid())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    with process_group(job) as device:
+        Worker(job, device).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

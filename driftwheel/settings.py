@@ -6,6 +6,7 @@ in the working folder, or the one that ``--config`` or ``DRIFTWHEEL_CONFIG`` nam
 the environment; settings are passed in, never global.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -228,8 +229,8 @@ def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:
     Raises:
         ConfigurationError: A value does not fit; the message names the setting and what came.
     """
-    if (resolved := os.environ.get(RESOLVED_VARIABLE)) is not None and not flags:
-        return _validated(lambda: Settings.model_validate_json(resolved))
+    if (resolved := os.environ.get(RESOLVED_VARIABLE)) is not None:
+        return _validated(lambda: Settings.model_validate(_merged(json.loads(resolved), flags)))
     named = config or (Path(value) if (value := os.environ.get("DRIFTWHEEL_CONFIG")) else None)
     if named is not None and not named.is_file():
         raise ConfigurationError(f"configuration file {named} does not exist")
@@ -239,6 +240,11 @@ def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:
         model_config = SettingsConfigDict(toml_file=toml)
 
     return _validated(lambda: Resolved(**flags))
+
+
+def _merged(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    nested = {name: {**values[name], **flag} for name, flag in flags.items() if isinstance(flag, dict)}
+    return {**values, **flags, **nested}
 
 
 def _validated(make: Callable[[], Settings]) -> Settings:

@@ -4,6 +4,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-$root/serving/_proto}
 python=${PYTHON:-$root/.venv/bin/python}
+case $python in /*) ;; *) python=$root/$python ;; esac
 "$python" -m grpc_tools.protoc -I "$root/proto" --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" "$root"/proto/*.proto
 # The generator writes absolute imports of sibling modules; ours live in a package.
 for file in "$out"/*_pb2_grpc.py; do

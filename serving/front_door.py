@@ -17,6 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 
 import find_libpython
 import structlog
@@ -36,8 +37,11 @@ _log = structlog.get_logger()
 START_TIMEOUT_S = 60.0
 """How long the bundles may take to load before the start counts as failed."""
 
-_DRAIN_GRACE_S = 0.5
-"""How long connections may still bring calls after GOAWAY, in seconds: what clients had under way arrives."""
+_GRACE_S = 0.25
+"""How long new connections are still taken once readiness is off, in seconds: what was under way arrives."""
+
+_QUIET_S = 0.5
+"""A connection that brings no call for so long is idle, and may be closed; longer than the pause between two GOAWAYs."""
 
 
 class AdminConnection(http.client.HTTPConnection):
@@ -89,6 +93,7 @@ def bootstrap(settings: Settings, admin_socket: Path) -> dict[str, Any]:
     manager.update(
         {
             "server_name": "driftwheel",
+            "drain_timeout": "0.2s",  # between "no new calls soon" and "no new calls", the two GOAWAYs of HTTP/2
             "request_headers_timeout": "10s",
             "stream_idle_timeout": "300s",
             "normalize_path": True,
@@ -139,23 +144,32 @@ class FrontDoor:
         if self._process.poll() is None:
             runtime.request_drain(self._settings)
             with contextlib.suppress(OSError, http.client.HTTPException):  # it may be ending already
+                # Each answer now tells its connection to go away (GOAWAY); new ones are still taken for a moment.
                 self._admin("POST", "/drain_listeners?graceful&skip_exit")
-                time.sleep(_DRAIN_GRACE_S)
+                time.sleep(_GRACE_S)
+                self._admin("POST", "/drain_listeners")
                 self._await_idle()
         self.end()
 
     def _await_idle(self) -> None:
+        """Wait until no connection is left, or none of those left has called for a while."""
         give_up = time.monotonic() + self._settings.serving.drain_timeout_s
+        calls, quiet_since = -1, time.monotonic()
         while time.monotonic() < give_up and self._process.poll() is None:
-            if runtime.is_drained(self._settings) and self.active_requests() == 0:
+            stats = self._stats()
+            if stats["downstream_rq_active"] or stats["downstream_rq_total"] != calls:
+                calls, quiet_since = stats["downstream_rq_total"], time.monotonic()
+            quiet = time.monotonic() - quiet_since >= _QUIET_S
+            if runtime.is_drained(self._settings) and (quiet or not stats["downstream_cx_active"]):
                 return
             time.sleep(0.05)
         _log.warning("server.drain_cut_short", timeout_s=self._settings.serving.drain_timeout_s)
 
-    def active_requests(self) -> int:
-        """Requests that Envoy has open."""
-        stats = json.loads(self._admin("GET", "/stats?format=json&filter=ingress_http.downstream_rq_active$"))
-        return sum(stat.get("value", 0) for stat in stats["stats"])
+    def _stats(self) -> dict[str, int]:
+        """Envoy's counts of open connections, open requests, and requests so far."""
+        wanted = "ingress_http.downstream_(cx_active|rq_active|rq_total)$"
+        stats = json.loads(self._admin("GET", f"/stats?format=json&filter={quote(wanted)}"))["stats"]
+        return {stat["name"].removeprefix("http.ingress_http."): stat["value"] for stat in stats if "value" in stat}
 
     def end(self) -> None:
         """Stop the process; the application seals its log on the way."""

@@ -6,6 +6,7 @@ is busy share the next write.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +97,7 @@ class PredictionLog:
         self._pending_rows = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
         self._flusher: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._feedback_writer = self._writer(feedback_folder(folder), FEEDBACK_SCHEMA)
         self._feedback_pending: list[Feedback] = []
         self._feedback_flush: asyncio.Future[None] | None = None
@@ -111,9 +113,10 @@ class PredictionLog:
 
     async def close(self) -> None:
         """Write all that is pending and seal every segment."""
+        # Asked to end and not cancelled: a cancelled flush would lose the rows that it had taken.
+        self._closing.set()
         if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.gather(self._flusher, return_exceptions=True)
+            await self._flusher
         await self.flush()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._seal_all)
         self._thread.shutdown()
@@ -158,8 +161,9 @@ class PredictionLog:
             self._metrics.feedback.labels(feedback.model).inc()
 
     async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.flush_interval_ms / 1000)
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._settings.flush_interval_ms / 1000)
             try:
                 await self.flush()
             except OSError:

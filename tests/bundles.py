@@ -55,9 +55,7 @@ CHURN_SIGNATURE = Signature(
     label_high=1.0,
 )
 
-_RECORD = TrainingRecord(
-    run_id="run", data_fingerprint="0" * 64, data_until=None, rows=9, code_revision="test"
-)
+_RECORD = TrainingRecord(run_id="run", data_fingerprint="0" * 64, data_until=None, rows=9, code_revision="test")
 
 
 def _model(nodes, inputs, outputs, weights):

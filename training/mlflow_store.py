@@ -2,15 +2,22 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from driftwheel.errors import TrainingError
 from driftwheel.files import waiting_lock
 from driftwheel.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+KEY_TAG = "driftwheel.job"
+"""The tag by which a run is found again: data, configuration and seed."""
+WEIGHTS_FOLDER = "weights"
+"""The artifact folder of what ``job.read_trained`` reads."""
 
 _QUIET = ("mlflow", "alembic")
 
@@ -29,12 +36,16 @@ def artifact_location(settings: Settings) -> str | None:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep MLflow's and Alembic's notes for themselves; warnings about our own use still come as errors in tests."""
+    """Keep MLflow's notes and its libraries' warnings about each other off the terminal. What warns about our own use
+    of it still shows.
+    """
     before = {name: logging.getLogger(name).level for name in _QUIET}
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic")
+            yield
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
@@ -45,21 +56,45 @@ def open_client(settings: Settings) -> "MlflowClient":
 
     The first use of a database makes its tables; a lock lets one process do that.
     """
-    mlflow_client = _import_client()
     (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
-    with quiet(), waiting_lock(settings.home / "mlflow" / "open.lock"):
+    with _imported() as mlflow_client, waiting_lock(settings.home / "mlflow" / "open.lock"):
         client = mlflow_client(tracking_uri(settings), registry_uri=tracking_uri(settings))
         client.search_experiments(max_results=1)
     return client
 
 
-def _import_client() -> "type[MlflowClient]":
-    """Import MLflow without its calls home and its progress bars; it takes both from the environment alone."""
+@contextmanager
+def _imported() -> "Generator[type[MlflowClient]]":
+    """Import MLflow without its calls home and its progress bars (it takes both from the environment alone), and keep
+    it quiet. It sets its loggers up as it is imported, so their levels are lowered after that.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient
+    with quiet():
+        from mlflow import MlflowClient
 
-    return MlflowClient
+        with quiet():
+            yield MlflowClient
+
+
+def use_globally(settings: Settings) -> None:
+    """Point the calls of MLflow that take no client at the settings' store."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(settings))
+    mlflow.set_registry_uri(tracking_uri(settings))
+
+
+def logged_model_id(client: "MlflowClient", run_id: str) -> str:
+    """The id under which a finished run logged its model.
+
+    Raises:
+        TrainingError: It logged none.
+    """
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise TrainingError(f"MLflow run {run_id} has no model", hint="train again")
+    return outputs.model_outputs[-1].model_id
 
 
 def experiment_id(client: "MlflowClient", settings: Settings) -> str:

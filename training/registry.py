@@ -12,8 +12,7 @@ from driftwheel.files import published_folder
 from driftwheel.settings import Settings
 from training.data.dataset import Dataset
 from training.job import TrainedModel, read_trained
-from training.mlflow_store import open_client, quiet
-from training.tracking import WEIGHTS_FOLDER, logged_model_id
+from training.mlflow_store import WEIGHTS_FOLDER, logged_model_id, open_client, quiet, use_globally
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -41,6 +40,7 @@ class Registry:
     """MLflow's registry, reached by the settings. Aliases, never stages."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._client = open_client(settings)
 
     def register(self, run_id: str, name: str, dataset: Dataset, description: str) -> int:
@@ -51,6 +51,7 @@ class Registry:
                 return info.version
         tags = {"task": dataset.task, "data_fingerprint": dataset.fingerprint, "data_until": dataset.data_until or ""}
         model_id = logged_model_id(self._client, run_id)
+        use_globally(self._settings)  # MLflow looks the model up in the global store, whatever the client's
         with quiet():
             version = self._client.create_model_version(
                 name, f"models:/{model_id}", run_id, tags=tags, description=description, model_id=model_id

@@ -6,12 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from driftwheel.errors import TrainingError
 from driftwheel.settings import Settings
 from training.data.dataset import Dataset, encoded_split
 from training.inference import full_feed, predict
 from training.job import RESULT, TrainedModel
-from training.mlflow_store import experiment_id, open_client, quiet, tracking_uri
+from training.mlflow_store import KEY_TAG, WEIGHTS_FOLDER, experiment_id, open_client, quiet, use_globally
 from training.models.store import SHAPE, WEIGHTS, Model, forward_inputs, load_model
 from training.plots import training_plots
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.models import ModelSignature
 
-KEY_TAG = "driftwheel.job"
-"""The tag by which a run is found again: data, configuration and seed."""
-WEIGHTS_FOLDER = "weights"
-"""The artifact folder of what ``job.read_trained`` reads."""
 MODEL_NAME = "model"
 
 _BATCH = 1000
@@ -53,18 +48,6 @@ def track(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:
             raise
         client.set_terminated(run_id, "FINISHED")
     return run_id
-
-
-def logged_model_id(client: "MlflowClient", run_id: str) -> str:
-    """The id under which a finished run logged its model.
-
-    Raises:
-        TrainingError: It logged none.
-    """
-    outputs = client.get_run(run_id).outputs
-    if outputs is None or not outputs.model_outputs:
-        raise TrainingError(f"MLflow run {run_id} has no model", hint="train again")
-    return outputs.model_outputs[-1].model_id
 
 
 def _runs_of(client: "MlflowClient", experiment: str, key: str) -> "list[Run]":
@@ -137,10 +120,10 @@ def _log_model(run_id: str, model: Model, dataset: Dataset, settings: Settings) 
     import mlflow.pytorch
     import torch
 
-    mlflow.set_tracking_uri(tracking_uri(settings))
+    use_globally(settings)
     example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "test").feed.items()})
     with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        warnings.simplefilter("ignore")  # torch.export and MLflow warn about their own insides
+        warnings.filterwarnings("ignore", module="torch")  # torch.export's about its own insides
         mlflow.pytorch.log_model(
             model,
             name=MODEL_NAME,

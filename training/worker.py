@@ -4,7 +4,6 @@ It imports neither mlflow, pandas, scikit-learn nor matplotlib: tracking is the 
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Generator
@@ -18,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from driftwheel.files import published_folder, waiting_lock, write_atomically
+from driftwheel.files import published_folder, remove_leftovers, waiting_lock, write_atomically
 from driftwheel.processes import tie
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.config import config_from
@@ -169,16 +168,22 @@ def process_group(job: Job) -> Generator[torch.device]:
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     try:
         with waiting_lock(Path(job.folder) / LOCK) if dist.get_rank() == 0 else nullcontext():
-            dist.barrier()  # with the lock held: a predecessor that was told to end may still have been writing
+            # Rank 0 holds the lock: a predecessor that was told to end has ended, and what it left half-written is dead.
+            if dist.get_rank() == 0:
+                remove_leftovers(Path(job.folder), older_than_s=0.0, now_s=time.time())
+            dist.barrier()
             yield device
     finally:
         dist.destroy_process_group()
 
 
 def main(job_path: str) -> None:
-    """Join the process group and do a rank's share. SIGTERM ends it at once: the last checkpoint stands."""
+    """Join the process group and do a rank's share.
+
+    SIGTERM is left to the kernel, which ends the process at once, even inside a collective operation that waits for a
+    rank that is gone. Nothing is lost but the epoch: all that is written is replaced whole.
+    """
     tie(os.getppid())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)

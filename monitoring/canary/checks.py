@@ -25,7 +25,7 @@ MIN_CLUSTERS = 10
 ERROR_GUARD_MARGIN = 0.2
 """An error rate this much above control's aborts even below the minimum sample."""
 
-_MARGINS = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 200)])
+_MARGINS = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 80)])
 """Where ``at_least`` is looked for."""
 
 

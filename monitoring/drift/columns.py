@@ -39,7 +39,8 @@ def as_numbers(column: "pd.Series[Any]") -> NDArray[np.float32]:
     """A column as float32, as models see it; what is no finite number becomes NaN."""
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, as it would be to the model
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 

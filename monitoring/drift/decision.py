@@ -16,7 +16,9 @@ Status = Literal["not enough rows", "stable", "drift", "broken data"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorOutcome:
-    """One monitor over all windows looked at. ``statistic``, ``p_value`` and ``why`` are the newest window's."""
+    """One monitor over all windows looked at. ``statistic``, ``p_value`` and ``why`` are those of the newest window that
+    it alarms in, or of the newest.
+    """
 
     monitor: str
     column: str
@@ -89,30 +91,29 @@ def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> Dr
 
 
 def _outcomes(windows: Sequence[WindowScores], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:
-    alarms: dict[str, int] = {}
-    seen: dict[str, int] = {}
-    newest: dict[str, MonitorScore] = {}
+    seen: dict[str, list[tuple[MonitorScore, bool]]] = {}
     for window in windows:
         rejected = holm(np.array([score.p_value for score in window.scores]), settings.alpha)
         for score, alarm in zip(window.scores, rejected, strict=True):
-            alarms[score.monitor] = alarms.get(score.monitor, 0) + int(alarm)
-            seen[score.monitor] = seen.get(score.monitor, 0) + 1
-            newest[score.monitor] = score
-    outcomes = [
-        MonitorOutcome(
-            monitor=name,
-            column=score.column,
-            group=score.group,
-            drifted=alarms[name] >= settings.windows_needed,
-            alarms=alarms[name],
-            windows=seen[name],
-            statistic=score.statistic,
-            p_value=score.p_value,
-            why=score.why,
-        )
-        for name, score in newest.items()
-    ]
+            seen.setdefault(score.monitor, []).append((score, bool(alarm)))
+    outcomes = [_outcome(scores, settings) for scores in seen.values()]
     return tuple(sorted(outcomes, key=lambda outcome: (not outcome.drifted, outcome.p_value, outcome.monitor)))
+
+
+def _outcome(scores: Sequence[tuple[MonitorScore, bool]], settings: DriftSettings) -> MonitorOutcome:
+    alarms = [score for score, alarm in scores if alarm]
+    shown = alarms[-1] if alarms else scores[-1][0]
+    return MonitorOutcome(
+        monitor=shown.monitor,
+        column=shown.column,
+        group=shown.group,
+        drifted=len(alarms) >= settings.windows_needed,
+        alarms=len(alarms),
+        windows=len(scores),
+        statistic=shown.statistic,
+        p_value=shown.p_value,
+        why=shown.why,
+    )
 
 
 def _summary(

@@ -43,7 +43,7 @@ def run_drift(
     now: str,
     window: "pd.DataFrame | None" = None,
     html: bool = True,
-    units: Units = "users",
+    units: Units = "rows",
     seed: int = 0,
 ) -> DriftResult:
     """Compare what a version was asked lately with what it was shipped with.
@@ -54,8 +54,9 @@ def run_drift(
         window: The user's own table instead of the log: columns named as inputs or as the log's columns, oldest first;
             predictions and ``label`` if they are there.
         html: Write the Evidently report, which takes seconds; the decision does not need it.
-        units: What is independent of each other where the signature has a key. "users": a change must show across
-            users, so that who happens to come is no drift. "rows": any change of the rows' distribution counts.
+        units: What is independent of each other where the signature has a key. "rows": any change in what is asked
+            counts, though it be because other users came. "users": it must show across users, which takes far more of
+            them, and does not alarm when a window is a few people's.
 
     Raises:
         BundleError: The bundle has no usable reference.
@@ -99,7 +100,7 @@ def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
 
 
 def score_windows(
-    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, units: Units = "users", seed: int
+    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, units: Units = "rows", seed: int
 ) -> tuple[WindowScores, ...]:
     """Score the newest whole windows of a table, oldest first, at most ``settings.windows``."""
     size = settings.window_rows

@@ -208,7 +208,7 @@ def _renumbered(clusters: Ints) -> Ints:
     return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
 
 
-def build_monitors(reference: Reference, *, window_rows: int, units: Units = "users", seed: int) -> tuple[Monitor, ...]:
+def build_monitors(reference: Reference, *, window_rows: int, units: Units = "rows", seed: int) -> tuple[Monitor, ...]:
     """Every monitor of a model, calibrated for windows of ``window_rows`` rows.
 
     Args:

@@ -25,7 +25,7 @@ MAX_ROWS = 20_000
 _PAGE = """
 <section style="font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 1.5rem auto; padding: 0 1rem">
 <h1 style="font-size: 1.6rem">{title}</h1>
-<p><strong>{status}</strong>: {summary}</p>
+<p><strong>{summary}</strong></p>
 <p>{details}</p>
 <div style="overflow-x: auto"><table style="border-collapse: collapse; width: 100%">
 <caption style="text-align: left; padding: .5rem 0">Monitors, with thresholds calibrated on the reference</caption>
@@ -91,8 +91,10 @@ def _readable(table: "pd.DataFrame", reference: Reference, defining: "pd.DataFra
             continue
         if spec.role == "id":
             known = indices(table[name], reference.vocabularies[spec.name]) >= 0
-            columns[f"{spec.name} popularity (0: most popular)"] = PopularityBins.of(defining[name]).assign(table[name])
             columns[f"{spec.name} known"] = np.where(known, "known", "unknown")
+            if spec.name != reference.signature.key_input:  # which users come is chance
+                popularity = PopularityBins.of(defining[name]).assign(table[name])
+                columns[f"{spec.name} popularity (0: most popular)"] = popularity
         elif spec.role == "number":
             columns[spec.name] = as_numbers(table[name]).astype(np.float64)
         else:
@@ -117,7 +119,12 @@ def _run_evidently(before: "pd.DataFrame", after: "pd.DataFrame") -> tuple[str, 
             categorical_columns=[str(name) for name in before.columns if name not in numbers],
         )
         current, reference = (Dataset.from_pandas(side, data_definition=definition) for side in (after, before))
-        report = Report([DataDriftPreset(num_method="jensenshannon", cat_method="jensenshannon")], include_tests=True)
+        preset = DataDriftPreset(
+            num_method="jensenshannon",
+            cat_method="jensenshannon",
+            drift_share=1 / max(before.shape[1], 1),  # one column is enough; by default half of them must drift
+        )
+        report = Report([preset], include_tests=True)
         snapshot = report.run(current, reference)
         return snapshot.get_html_str(as_iframe=False), json.loads(snapshot.json())
 
@@ -140,7 +147,6 @@ def _header(reference: Reference, decision: DriftDecision, left_out: list[str], 
     ]
     return _PAGE.format(
         title=escape(_title(reference)),
-        status=escape(decision.status),
         summary=escape(decision.summary),
         details=escape(" ".join(details)),
         head="".join(f'<th scope="col" style="{_CELL}">{title}</th>' for title in titles),

@@ -1,7 +1,9 @@
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -120,12 +122,34 @@ def test_an_unreadable_sealed_segment_is_passed_over(tmp_path):
     assert len(read_predictions(tmp_path, "m")) == 10
 
 
-def test_a_segment_sealed_between_listing_and_reading_is_found(tmp_path, monkeypatch):
-    import monitoring.segments as segments
+def test_readers_see_every_row_while_segments_are_sealed(tmp_path):
+    stop = threading.Event()
+    written = [0]
 
-    write_sealed(tmp_path, "m", 1, table_of(10))
-    monkeypatch.setattr(segments, "_stems", lambda _: ["20260101T000000-1-0", "20260101T000000-1-7"])
-    assert len(read_predictions(tmp_path, "m")) == 10
+    def seal_forever():
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            stem = f"20260101T000000-1-{number}"
+            unsealed = write_open(tmp_path, "m", 1, table_of(20, 20 * number), stem=stem)
+            written[0] = number + 1
+            half = write_sealed(tmp_path, "m", 1, table_of(20, 20 * number), stem=".tmp-half")
+            half.rename(half.with_name(f"{stem}.parquet"))
+            unsealed.unlink()
+
+    thread = threading.Thread(target=seal_forever)
+    thread.start()
+    try:
+        while not written[0]:
+            time.sleep(0.001)
+        for _ in range(25):
+            whole = written[0]
+            table = read_predictions(tmp_path, "m", columns=["in_item_id"])
+            assert set(table["in_item_id"]) >= set(range(20 * whole))
+            assert not table.duplicated("prediction_id").any()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_times_versions_and_columns(tmp_path):
@@ -159,7 +183,12 @@ def test_labels_join_exactly_once_and_the_last_one_holds(tmp_path):
     predictions, feedback = read_predictions(tmp_path, "m"), read_feedback(tmp_path, "m")
     labelled = with_labels(predictions, feedback)
     assert len(labelled) == 10
-    assert labelled["label"].tolist()[:4] == [pytest.approx(float("nan"), nan_ok=True), 4.0, 3.5, pytest.approx(float("nan"), nan_ok=True)]
+    assert labelled["label"].tolist()[:4] == [
+        pytest.approx(float("nan"), nan_ok=True),
+        4.0,
+        3.5,
+        pytest.approx(float("nan"), nan_ok=True),
+    ]
     assert labelled["label"].notna().sum() == 2
     assert unknown_feedback(predictions, feedback) == 1
     assert with_labels(labelled, feedback).equals(labelled)
@@ -217,10 +246,8 @@ def test_any_feedback_leaves_predictions_as_they_are(entries):
 def test_open_feedback_segments_are_read_too(tmp_path):
     folder = feedback_folder(tmp_path)
     folder.mkdir(parents=True)
-    batch = pa.record_batch(
-        [["p"], pa.array([0], pa.int32()), pa.array([START], pa.timestamp("us", tz="UTC")), pa.array([1.0], pa.float32()), ["m"]],
-        schema=FEEDBACK_SCHEMA,
-    )  # fmt: skip
+    row = {"prediction_id": "p", "row": 0, "at": START, "label": 1.0, "model": "m"}
+    batch = pa.RecordBatch.from_pylist([row], schema=FEEDBACK_SCHEMA)
     with pa.OSFile(str(folder / "20260101T000000-1-0.arrows"), "wb") as file:
         pa.ipc.new_stream(file, FEEDBACK_SCHEMA).write_batch(batch)
     assert read_feedback(tmp_path, "m")["label"].tolist() == [1.0]

@@ -86,8 +86,9 @@ def times(column: pd.Series, name: str, *, path: str) -> pd.Series:
     cleaned = blank_to_missing(column)
     if is_text(cleaned):
         parsed = pd.to_numeric(cleaned, errors="coerce")
-        if parsed.notna().sum() < cleaned.notna().sum():
+        if parsed.notna().sum() < cleaned.notna().sum() / 2:
             return _seconds(_parse_iso(cleaned, name, path))
+        raise_at_first(cleaned[parsed.isna() & cleaned.notna()], name, "an epoch time", path=path)
         cleaned = parsed
     if pd.api.types.is_datetime64_any_dtype(cleaned):
         return _seconds(pd.to_datetime(cleaned, utc=True))

@@ -1,0 +1,123 @@
+"""How often the tests err when one looks again and again. Thousands of releases at once."""
+
+import numpy as np
+import pytest
+
+from monitoring.canary.evidence import LATENCY_BOUNDS_US
+from monitoring.canary.sequential import log_e_errors, log_e_latency, log_e_mean
+
+ALPHA = 0.01
+NEEDED = np.log(3 / ALPHA)
+"""What each of the three tests needs to abort."""
+
+LOOKS = 50
+
+
+def error_streams(rng, runs, control_rate, rate, per_look):
+    """Counts ``[looks, runs]`` of both arms, growing look by look."""
+    n = per_look * np.arange(1, LOOKS + 1)[:, None]
+    return n, *(rng.binomial(per_look, p, (LOOKS, runs)).cumsum(axis=0) for p in (control_rate, rate))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.01, 0.2])
+def test_an_equal_error_rate_hardly_ever_aborts(rate):
+    rng = np.random.default_rng(1)
+    n, control, candidate = error_streams(rng, 4000, rate, rate, 200)
+    ever = (log_e_errors(n, control, n, candidate, margin=0.0) >= NEEDED).any(axis=0)
+    assert ever.mean() <= ALPHA / 3 + 3 * np.sqrt(ALPHA / 3 / 4000)
+
+
+def test_an_error_rate_at_the_margin_hardly_ever_aborts():
+    rng = np.random.default_rng(2)
+    n, control, candidate = error_streams(rng, 4000, 0.01, 0.015, 200)
+    ever = (log_e_errors(n, control, n, candidate, margin=0.005) >= NEEDED).any(axis=0)
+    assert ever.mean() <= ALPHA / 3 + 3 * np.sqrt(ALPHA / 3 / 4000)
+
+
+@pytest.mark.parametrize(("control_rate", "rate"), [(0.001, 0.02), (0.01, 0.03), (0.0, 0.015)])
+def test_clearly_more_errors_are_caught(control_rate, rate):
+    rng = np.random.default_rng(3)
+    n, control, candidate = error_streams(rng, 1000, control_rate, rate, 200)
+    ever = (log_e_errors(n, control, n, candidate, margin=0.005) >= NEEDED).any(axis=0)
+    assert ever.mean() >= 0.99
+
+
+def test_errors_on_nothing_are_no_evidence():
+    assert log_e_errors(0, 0, 0, 0, margin=0.0) == pytest.approx(0.0)
+
+
+def latency_streams(rng, runs, slower, per_look, looks):
+    """Histograms ``[runs, buckets]`` of both arms, look by look. Log-normal, p99 about 13 ms."""
+    from scipy.stats import norm
+
+    def shares(factor):
+        below = norm.cdf(np.log(LATENCY_BOUNDS_US / (5000 * factor)) / 0.4)
+        return np.diff(below, prepend=0.0, append=1.0)
+
+    control = candidate = 0
+    for _ in range(looks):
+        control = control + rng.multinomial(per_look, shares(1.0), size=runs)
+        candidate = candidate + rng.multinomial(per_look, shares(slower), size=runs)
+        yield control, candidate
+
+
+def ever_slow(rng, runs, *, slower, margin, per_look=500, looks=20):
+    ever = np.zeros(runs, dtype=bool)
+    for control, candidate in latency_streams(rng, runs, slower, per_look, looks):
+        ever |= log_e_latency(control, candidate, LATENCY_BOUNDS_US, margin=margin, floor_us=0.0) >= NEEDED
+    return ever.mean()
+
+
+def test_an_equal_latency_hardly_ever_aborts():
+    assert ever_slow(np.random.default_rng(4), 600, slower=1.0, margin=0.0) <= 0.01
+
+
+def test_a_latency_at_the_margin_hardly_ever_aborts():
+    assert ever_slow(np.random.default_rng(5), 600, slower=1.5, margin=0.5) <= 0.01
+
+
+def test_a_latency_far_above_the_margin_is_caught():
+    assert ever_slow(np.random.default_rng(6), 200, slower=2.5, margin=0.5) >= 0.99
+
+
+def test_the_latency_floor_forgives_what_nobody_feels():
+    histograms = next(latency_streams(np.random.default_rng(7), 5, 3.0, 5000, 1))
+    assert (log_e_latency(*histograms, LATENCY_BOUNDS_US, margin=0.5, floor_us=60_000.0) < 0).all()
+
+
+def quality_streams(rng, runs, worse, users_per_look):
+    """Excess, variance and rows ``[looks, runs]`` of clustered losses: a user has 5 rows and a taste of their own."""
+    shape = (LOOKS, users_per_look, runs)
+    means, variances = [], []
+    for factor in (1.0, worse):
+        taste = rng.gamma(4, 0.25, shape)
+        sums = (rng.gamma(5, 1.0, shape) * taste * factor).reshape(-1, runs)
+        users = np.arange(1, LOOKS + 1)[:, None] * users_per_look
+        mean = sums.cumsum(axis=0)[users_per_look - 1 :: users_per_look] / users
+        square = np.square(sums).cumsum(axis=0)[users_per_look - 1 :: users_per_look] / users
+        means.append(mean / 5)
+        variances.append((square - mean**2) / 25 / (users - 1))
+    return means, variances, users
+
+
+def ever_worse(rng, runs, *, worse, margin, users_per_look):
+    (control, candidate), (v0, v1), users = quality_streams(rng, runs, worse, users_per_look)
+    excess, variance = candidate - (1 + margin) * control, v1 + (1 + margin) ** 2 * v0
+    log_e = log_e_mean(excess, variance, 10 * users, users)
+    judged = 5 * users[:, 0] >= 200
+    return (log_e[judged] >= NEEDED).any(axis=0).mean()
+
+
+@pytest.mark.parametrize(("worse", "margin"), [(1.0, 0.0), (1.05, 0.05)])
+@pytest.mark.parametrize("users_per_look", [10, 40])
+def test_an_equal_loss_hardly_ever_aborts(worse, margin, users_per_look):
+    rate = ever_worse(np.random.default_rng(8), 2000, worse=worse, margin=margin, users_per_look=users_per_look)
+    assert rate <= 0.01
+
+
+def test_a_clearly_higher_loss_is_caught():
+    assert ever_worse(np.random.default_rng(9), 500, worse=1.2, margin=0.05, users_per_look=40) >= 0.99
+
+
+def test_without_spread_there_is_no_evidence():
+    assert log_e_mean(0.5, 0.0, 1000, 50) < 0

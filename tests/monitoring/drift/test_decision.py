@@ -1,0 +1,101 @@
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftwheel.settings import DriftSettings
+from monitoring.drift.decision import decide_drift, record, replay
+from monitoring.drift.scores import MonitorScore, QualityScore, WindowScores
+
+SETTINGS = DriftSettings()
+
+
+def score(monitor, p_value, group="input"):
+    return MonitorScore(
+        monitor=monitor, column=monitor, group=group, kind="number", statistic=0.1, p_value=p_value, why=f"{monitor} moved"
+    )  # fmt: skip
+
+
+def quality(outcome):
+    return QualityScore(
+        outcome=outcome, loss="Brier score", labelled=500, clusters=500, reference_mean=0.1, window_mean=0.2,
+        at_least=0.1, margin=0.05,
+    )  # fmt: skip
+
+
+def window(*, inputs=1.0, predictions=1.0, outcome="fine", faults=()):
+    scores = (score("a", inputs), score("b", 0.5), score("out", predictions, "prediction"))
+    return WindowScores(start="s", end="e", rows=2000, scores=scores, quality=quality(outcome), faults=faults)
+
+
+DRIFTED = {"inputs": 1e-6, "predictions": 1e-6}
+
+
+def test_no_window_is_not_enough_rows():
+    decision = decide_drift([], SETTINGS)
+    assert (decision.status, decision.retrain, decision.windows) == ("not enough rows", False, 0)
+
+
+@pytest.mark.parametrize(
+    ("windows", "status", "retrain"),
+    [
+        ([window(), window(), window()], "stable", False),
+        ([window(**DRIFTED), window(), window()], "stable", False),
+        ([window(**DRIFTED), window(), window(**DRIFTED)], "drift", True),
+        ([window(**DRIFTED)] * 3, "drift", True),
+        ([window(**DRIFTED)], "stable", False),
+        ([window(inputs=1e-6)] * 3, "drift", False),
+        ([window(predictions=1e-6)] * 3, "drift", False),
+        ([window(outcome="down")] * 2 + [window()], "drift", True),
+        ([window(outcome="down")] + [window()] * 2, "stable", False),
+        ([window(outcome="not enough labels")] * 3, "stable", False),
+        ([window(**DRIFTED)] * 2 + [window(faults=("column a is not there",))], "broken data", False),
+        ([window(outcome="down", faults=("column a is not there",))] * 3, "broken data", False),
+        # Older windows than settings.windows do not count.
+        ([window(**DRIFTED)] * 3 + [window()] * 3, "stable", False),
+    ],
+)
+def test_the_policy(windows, status, retrain):
+    decision = decide_drift(windows, SETTINGS)
+    assert (decision.status, decision.retrain) == (status, retrain)
+
+
+def test_one_monitor_here_and_another_there_is_no_drift():
+    windows = [window(inputs=1e-6), window(predictions=1e-6), window()]
+    decision = decide_drift(windows, SETTINGS)
+    assert not decision.input_drift
+    assert not decision.prediction_drift
+
+
+def test_what_drifted_comes_first_and_is_explained():
+    decision = decide_drift([window(predictions=1e-9), window(predictions=1e-9), window()], SETTINGS)
+    first = decision.outcomes[0]
+    assert (first.monitor, first.alarms, first.windows) == ("out", 2, 3)
+    assert "out drifts (out moved)" in decision.summary
+    assert "no retrain" in decision.summary
+
+
+def test_holm_is_over_the_monitors_of_a_window():
+    # Three monitors at alpha 0.001: the smallest p-value must be below 0.00034.
+    assert not decide_drift([window(inputs=0.0005)] * 3, SETTINGS).input_drift
+    assert decide_drift([window(inputs=0.0003)] * 3, SETTINGS).input_drift
+
+
+windows_of = st.builds(
+    window,
+    inputs=st.floats(0, 1),
+    predictions=st.floats(0, 1),
+    outcome=st.sampled_from(["fine", "down", "not enough labels"]),
+    faults=st.sampled_from([(), (), ("column a is not there",)]),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(windows_of, max_size=5))
+def test_a_decision_is_replayed_from_the_ledger(windows):
+    decision = decide_drift(windows, SETTINGS)
+    payload = msgspec.json.decode(msgspec.json.encode(record(windows, SETTINGS, decision, version=3)))
+    assert replay(payload) == (decision, decision)
+    assert not (decision.schema_broken and decision.retrain)
+    if decision.retrain:
+        assert decision.quality_down or (decision.input_drift and decision.prediction_drift)

@@ -1,0 +1,90 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftwheel.errors import BusyError
+from driftwheel.settings import RetrainSettings
+from monitoring.drift.decision import DriftDecision
+from monitoring.ledger import Entry
+from monitoring.retrain import lease, may_retrain
+
+SETTINGS = RetrainSettings()
+WANTED = DriftDecision(status="drift", summary="quality is down", quality_down=True, retrain=True)
+NOW = "2026-01-02T12:00:00+00:00"
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from monitoring.retrain import lease
+with lease(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def entry(at, kind="retrain", **payload):
+    return Entry(id=1, at=at, kind=kind, model="m", summary="s", payload=payload)
+
+
+def ask(history=(), decision=WANTED, *, in_flight=False, settings=SETTINGS):
+    return may_retrain(history, now=NOW, settings=settings, decision=decision, candidate_in_flight=in_flight)
+
+
+def test_a_wanted_retrain_may_start():
+    assert ask().allowed
+    assert ask().reason == "quality is down"
+
+
+@pytest.mark.parametrize(
+    ("history", "allowed", "reason"),
+    [
+        ([entry("2026-01-02T11:30:00Z")], False, "cool-down: 1800 s of 3600 s left"),
+        ([entry("2026-01-02T11:30:00Z", event="finished")], True, "quality"),
+        ([entry("2026-01-02T11:30:00Z", kind="drift")], True, "quality"),
+        ([entry("2026-01-02T10:59:00Z")], True, "quality"),
+        ([entry(f"2026-01-02T0{h}:00:00Z") for h in range(4)], False, "daily cap: 4 of 4"),
+        ([entry(f"2026-01-01T0{h}:00:00Z") for h in range(9)], True, "quality"),
+    ],
+)
+def test_history(history, allowed, reason):
+    verdict = ask(history)
+    assert verdict.allowed == allowed
+    assert verdict.reason.startswith(reason)
+
+
+def test_what_blocks():
+    broken = DriftDecision(status="broken data", summary="s", schema_broken=True, retrain=False, faults=("x is gone",))
+    assert ask(decision=broken).reason == "blocked by broken data: x is gone"
+    assert ask(decision=DriftDecision(status="stable", summary="stable")).reason == "not needed: stable"
+    assert ask(in_flight=True).reason == "a candidate is on trial already"
+    assert not ask(settings=RetrainSettings(daily_cap=0)).allowed
+
+
+@given(st.lists(st.integers(0, 3 * 86_400), max_size=12))
+def test_never_more_than_the_cap_and_never_within_the_cool_down(ages):
+    from datetime import datetime, timedelta
+
+    now = datetime.fromisoformat(NOW)
+    history = [entry((now - timedelta(seconds=age)).isoformat()) for age in ages]
+    if ask(history).allowed:
+        assert sum(age < 86_400 for age in ages) < SETTINGS.daily_cap
+        assert all(age >= SETTINGS.cool_down_s for age in ages)
+
+
+def test_one_lease_at_a_time_and_a_killed_holder_lets_go(tmp_path):
+    path = tmp_path / "run" / "retrain.lock"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(BusyError, match=str(process.pid)), lease(path):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with lease(path):
+        pass

@@ -1,0 +1,230 @@
+"""The Open Inference Protocol over gRPC, asked by grpcio."""
+
+import asyncio
+import contextlib
+import gzip
+import re
+import struct
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftwheel.errors import InvalidRequestError, TooLargeError
+from serving._proto import open_inference_pb2 as pb
+from serving.transports.grpc import deadline, parsed, read_message
+from tests.serving.conftest import Live, rating_request, scores_of
+
+pytestmark = pytest.mark.system
+
+
+def refused(call, request) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=10)
+    return caught.value.code(), caught.value.details()
+
+
+def test_raw_tensors_get_the_right_scores(live: Live) -> None:
+    answer = live.stub.ModelInfer(rating_request([7, 15, 99], [10, 20, 40]))
+    assert scores_of(answer) == pytest.approx([3.1, 3.7, 4.0])
+    assert (answer.model_name, answer.model_version) == ("mf", "1")
+    assert (answer.outputs[0].name, list(answer.outputs[0].shape)) == ("score", [3])
+    assert answer.parameters["arm"].string_param == "stable"
+    assert answer.parameters["prediction_id"].string_param.startswith("mf.1.")
+
+
+def test_typed_tensors_get_the_same(live: Live) -> None:
+    request = pb.ModelInferRequest(
+        model_name="mf",
+        id="mine",
+        inputs=[
+            {"name": "item_id", "datatype": "INT64", "shape": [2], "contents": {"int64_contents": [10, 50]}},
+            {"name": "user_id", "datatype": "INT64", "shape": [2], "contents": {"int64_contents": [7, 400]}},
+        ],
+    )
+    answer = live.stub.ModelInfer(request)
+    assert (answer.id, scores_of(answer)) == ("mine", pytest.approx([3.1, 1.3]))
+
+
+def test_text_and_missing_values(live: Live) -> None:
+    texts = [b"One year", b"", "Monat für Monat".encode()]
+    raw = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    request = pb.ModelInferRequest(
+        model_name="churn",
+        inputs=[
+            {"name": "contract", "datatype": "BYTES", "shape": [3]},
+            {"name": "tenure", "datatype": "FP32", "shape": [3]},
+        ],
+        raw_input_contents=[raw, np.array([30, np.nan, 30], "<f4").tobytes()],
+    )
+    logits = np.array([-2.5, -1.5, -1.5])
+    assert scores_of(live.stub.ModelInfer(request)) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+
+
+def test_metadata_readiness_and_index(live: Live) -> None:
+    metadata = live.stub.ModelMetadata(pb.ModelMetadataRequest(name="churn"))
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
+        ("contract", "BYTES", [-1]),
+        ("tenure", "FP32", [-1]),
+    ]
+    assert live.stub.ServerLive(pb.ServerLiveRequest()).live
+    assert live.stub.ServerReady(pb.ServerReadyRequest()).ready
+    assert live.stub.ModelReady(pb.ModelReadyRequest(name="mf", version="1")).ready
+    assert not live.stub.ModelReady(pb.ModelReadyRequest(name="mf", version="2")).ready
+    assert not live.stub.ModelReady(pb.ModelReadyRequest(name="none")).ready
+    index = live.stub.RepositoryIndex(pb.RepositoryIndexRequest())
+    assert [(m.name, m.version, m.state) for m in index.models] == [("churn", "1", "READY"), ("mf", "1", "READY")]
+    assert live.stub.ServerMetadata(pb.ServerMetadataRequest()).name == "driftwheel"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"model_name": "nope"}, "NOT_FOUND", "no model 'nope'; served: churn, mf"),
+        ({"model_version": "9"}, "NOT_FOUND", "no loaded version 9; loaded: 1"),
+        ({"model_version": "new"}, "NOT_FOUND", "versions are whole numbers, got 'new'"),
+        ({"inputs": []}, "INVALID_ARGUMENT", "input 'user_id' is missing; the model takes user_id, item_id"),
+        (
+            {"raw_input_contents": [b"x"]},
+            "INVALID_ARGUMENT",
+            "raw_input_contents must hold all 2 inputs or none, got 1",
+        ),
+        (
+            {"raw_input_contents": [b"1234", b"12345678"]},
+            "INVALID_ARGUMENT",
+            "'user_id' of shape [1] and datatype INT64",
+        ),
+        ({"outputs": [{"name": "x"}]}, "INVALID_ARGUMENT", "output 'x' is unknown; the model gives score"),
+    ],
+)
+def test_bad_requests_name_the_field(live: Live, change: dict, code: str, says: str) -> None:
+    request = rating_request([7], [10])
+    for name in change:
+        request.ClearField(name)
+    request.MergeFrom(pb.ModelInferRequest(**change))
+    actual, details = refused(live.stub.ModelInfer, request)
+    assert (actual.name, says in details) == (code, True), details
+
+
+@pytest.mark.parametrize(
+    ("tensor", "code", "says"),
+    [
+        ({"datatype": "FP32"}, "INVALID_ARGUMENT", "input 'item_id' must have datatype INT64, got FP32"),
+        ({"shape": [1, 1]}, "INVALID_ARGUMENT", "input 'item_id' must have shape [rows], got [1, 1]"),
+        ({"shape": [0]}, "INVALID_ARGUMENT", "must have at least one row"),
+        ({"shape": [-1]}, "INVALID_ARGUMENT", "must have at least one row"),
+        ({"shape": [3000]}, "RESOURCE_EXHAUSTED", "has 3000 rows; one request may have at most 2000"),
+        ({"name": "item"}, "INVALID_ARGUMENT", "input 'item_id' is missing"),
+    ],
+)
+def test_bad_tensors_name_the_field(live: Live, tensor: dict, code: str, says: str) -> None:
+    request = rating_request([7], [10])
+    for name, value in tensor.items():
+        request.inputs[1].ClearField(name)
+        request.inputs[1].MergeFrom(pb.ModelInferRequest.InferInputTensor(**{name: value}))
+    actual, details = refused(live.stub.ModelInfer, request)
+    assert (actual.name, says in details) == (code, True), details
+
+
+def test_inputs_of_different_lengths_are_refused(live: Live) -> None:
+    code, details = refused(live.stub.ModelInfer, rating_request([7, 15], [10]))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details == "all inputs must have the same number of rows: user_id has 2, item_id has 1"
+
+
+def test_an_infinite_number_is_refused(live: Live) -> None:
+    request = pb.ModelInferRequest(
+        model_name="churn",
+        inputs=[
+            {"name": "contract", "datatype": "BYTES", "shape": [2], "contents": {"bytes_contents": [b"", b""]}},
+            {"name": "tenure", "datatype": "FP32", "shape": [2], "contents": {"fp32_contents": [1, np.inf]}},
+        ],
+    )
+    code, details = refused(live.stub.ModelInfer, request)
+    assert (code, details) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "input 'tenure' must be finite (NaN where missing), got inf in row 1",
+    )
+
+
+def test_an_unknown_method_is_unimplemented(live: Live) -> None:
+    with grpc.insecure_channel(live.address.target) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/Nope")
+        assert refused(call, b"")[0] == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_message_over_the_limit_is_refused_and_the_connection_lives(live: Live) -> None:
+    request = rating_request([7], [10], id="x" * 100_000)
+    code, details = refused(live.stub.ModelInfer, request)
+    assert (code.name, "65536" in details or "65541" in details) == ("RESOURCE_EXHAUSTED", True)
+    assert scores_of(live.stub.ModelInfer(rating_request([7], [10]))) == pytest.approx([3.1])
+
+
+def test_gzip_is_read(live: Live) -> None:
+    answer = live.stub.ModelInfer(rating_request([7], [10]), compression=grpc.Compression.Gzip)
+    assert scores_of(answer) == pytest.approx([3.1])
+
+
+def read(body: bytes, encoding: bytes = b"", *, limit: int = 1000) -> bytes:
+    """What the transport makes of a body that comes in two parts."""
+    events = iter([{"type": "http.request", "body": part, "more_body": not last} for part, last in halves(body)])
+
+    async def receive() -> dict:
+        return next(events)
+
+    return asyncio.run(read_message({"headers": [(b"grpc-encoding", encoding)]}, receive, limit))
+
+
+def halves(body: bytes) -> list[tuple[bytes, bool]]:
+    return [(body[: len(body) // 2], False), (body[len(body) // 2 :], True)]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "says"),
+    [
+        (b"", b"", "a gRPC call must hold one message, got 0 bytes"),
+        (b"\0\0\0\0\x09abc", b"", "the gRPC frame claims 9 bytes, 3 came"),
+        (b"\0\0\0\0\x02abc", b"", "the gRPC frame claims 2 bytes, 3 came"),
+        (b"\1\0\0\0\x03abc", b"br", "compressed with gzip, got 'br'"),
+        (b"\1\0\0\0\x03abc", b"gzip", "the message is not gzip"),
+        (struct.pack(">BI", 1, 20) + gzip.compress(b"x" * 999)[:20], b"gzip", "cut short"),
+    ],
+)
+def test_bytes_that_are_no_frame_are_refused(body: bytes, encoding: bytes, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=re.escape(says)):
+        read(body, encoding)
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    bomb = gzip.compress(bytes(50_000))
+    assert len(bomb) < 1000
+    with pytest.raises(TooLargeError, match="more than 1000 bytes once decompressed"):
+        read(struct.pack(">BI", 1, len(bomb)) + bomb, b"gzip")
+
+
+@given(st.binary(max_size=500))
+def test_a_whole_frame_is_read_back(message: bytes) -> None:
+    assert read(struct.pack(">BI", 0, len(message)) + message) == message
+    packed = gzip.compress(message)
+    assert read(struct.pack(">BI", 1, len(packed)) + packed, b"gzip") == message
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_parser_fail_otherwise(message: bytes) -> None:
+    with contextlib.suppress(InvalidRequestError):
+        parsed(pb.ModelInferRequest, message)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [(b"5S", 5), (b"250m", 0.25), (b"99999999n", 0.099999999), (b"1H", 3600)]
+)
+def test_grpc_timeout(header: bytes, seconds: float) -> None:
+    assert deadline(header, 100.0) == pytest.approx(100 + seconds)
+
+
+@pytest.mark.parametrize("header", [b"soon", b"5", b"S", b"-5S", b"123456789S", b"5s"])
+def test_a_grpc_timeout_of_another_form_is_refused(header: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="grpc-timeout must be"):
+        deadline(header, 0.0)

@@ -1,0 +1,153 @@
+"""REST and typed JSON, asked by httpx."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serving.conftest import Live
+
+pytestmark = pytest.mark.system
+
+
+def infer_body(users: list, items: list, **fields) -> dict:
+    return {
+        "inputs": [
+            {"name": "user_id", "datatype": "INT64", "shape": [len(users)], "data": users},
+            {"name": "item_id", "datatype": "INT64", "shape": [len(items)], "data": items},
+        ],
+        **fields,
+    }
+
+
+def test_infer(live: Live) -> None:
+    answer = live.http.post("/v2/models/mf/infer", json=infer_body([7, 99], [10, 40], id="mine")).json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("mf", "1", "mine")
+    assert answer["outputs"][0]["data"] == pytest.approx([3.1, 4.0])
+    pinned = live.http.post("/v2/models/mf/versions/1/infer", json=infer_body([7], [10])).json()
+    assert pinned["parameters"]["arm"] == "pinned"
+
+
+def test_an_expired_deadline_is_not_run(live: Live) -> None:
+    answer = live.http.post("/v2/models/mf/infer", json=infer_body([7], [10], parameters={"timeout": 0}))
+    assert (answer.status_code, answer.json()["error"]) == (504, "the deadline passed before the model ran")
+
+
+def test_health_and_metadata(live: Live) -> None:
+    assert live.http.get("/v2/health/live").json() == {"live": True}
+    assert live.http.get("/v2/health/ready").json() == {"ready": True}
+    assert live.http.get("/v2/models/mf/ready").status_code == 200
+    assert live.http.get("/v2/models/none/ready").status_code == 404
+    assert live.http.get("/v2/models/mf").json()["outputs"] == [{"name": "score", "datatype": "FP32", "shape": [-1]}]
+    assert live.http.get("/v2").json()["name"] == "driftwheel"
+    assert live.http.head("/v2/health/live").status_code == 200
+    assert [m["name"] for m in live.http.post("/v2/repository/index").json()] == ["churn", "mf"]
+
+
+def test_recommend_ranks_what_a_known_user_has_not_seen(live: Live) -> None:
+    answer = live.http.post("/v1/recommend", json={"user_id": 15, "k": 3}).json()
+    assert answer["source"] == "factors"
+    assert [item["item_id"] for item in answer["items"]] == [40, 30, 50]
+    assert answer["items"][1]["title"] == "Thirty"
+    assert [item["score"] for item in answer["items"]] == pytest.approx([4.2, 2.2, 1.2])
+
+
+def test_recommend_leaves_out_what_the_caller_excludes(live: Live) -> None:
+    answer = live.http.post("/v1/recommend", json={"user_id": 15, "k": 10, "exclude": [40, 999]}).json()
+    assert [item["item_id"] for item in answer["items"]] == [30, 50]
+
+
+def test_an_unknown_user_gets_the_popular_items_and_is_told_so(live: Live) -> None:
+    answer = live.http.post("/v1/recommend", json={"user_id": 123, "k": 2}).json()
+    assert (answer["source"], [item["item_id"] for item in answer["items"]]) == ("popularity", [20, 40])
+    assert [item["score"] for item in answer["items"]] == pytest.approx([3.5, 4.0])
+
+
+def test_churn_takes_missing_features(live: Live) -> None:
+    customers = [{"contract": "One year", "tenure": 30}, {"tenure": None}, {"contract": "Two decades"}]
+    answer = live.http.post("/v1/churn", json={"customers": customers}).json()
+    probabilities = [one["churn_probability"] for one in answer["predictions"]]
+    assert probabilities == pytest.approx([0.0758582, 0.1824255, 0.1824255], abs=1e-6)
+
+
+def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
+    given = live.http.post("/v1/recommend", json={"user_id": 15, "k": 1}).json()
+    label = {"prediction_id": given["prediction_id"], "row": 0, "label": 4.5}
+    assert live.http.post("/v1/feedback", json={"feedback": [label, label]}).json() == {"accepted": 2}
+    stored = b"".join(p.read_bytes() for p in (live.settings.prediction_log / "feedback").iterdir())
+    assert stored.count(given["prediction_id"].encode()) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/v2/models/none/infer", infer_body([1], [1]), 404, "no model 'none'"),
+        ("/v2/models/mf/versions/9/infer", infer_body([1], [1]), 404, "no loaded version 9"),
+        (
+            "/v2/models/mf/infer",
+            infer_body([1.5], [1]),
+            400,
+            "'user_id' must hold whole numbers of 64 bits, got 1.5 in row 0",
+        ),
+        ("/v2/models/mf/infer", infer_body(["7"], [1]), 400, "got '7' in row 0"),
+        ("/v2/models/mf/infer", infer_body([2**63], [1]), 400, "must hold whole numbers"),
+        ("/v2/models/mf/infer", infer_body([1, 2], [1]), 400, "same number of rows"),
+        ("/v2/models/mf/infer", {"inputs": "x"}, 400, "$.inputs"),
+        ("/v2/models/mf/infer", infer_body([1], [1], parameters={"timeout": "x"}), 400, "'timeout' must be"),
+        ("/v2/models/mf/infer", infer_body([1] * 2001, [1] * 2001), 413, "at most 2000"),
+        ("/v1/recommend", {"user_id": 1, "k": 0}, 400, "k must be between 1 and 1000, got 0"),
+        ("/v1/recommend", {"user_id": "x"}, 400, "user_id must hold whole numbers, got 'x'"),
+        ("/v1/recommend", {"k": 3}, 400, "user_id"),
+        ("/v1/recommend", {"user_id": 1, "limit": 3}, 400, "limit"),
+        ("/v1/recommend", {"user_id": 1, "model": "churn"}, 400, "model 'churn' does churn, not rating"),
+        ("/v1/churn", {"customers": []}, 400, "at least one customer"),
+        ("/v1/churn", {"customers": [{"age": 3}]}, 400, "customers[0] has the unknown feature 'age'"),
+        (
+            "/v1/churn",
+            {"customers": [{"tenure": "long"}]},
+            400,
+            "'tenure' must hold numbers (null where missing), got 'long'",
+        ),
+        ("/v1/feedback", {"feedback": [{"prediction_id": "x", "label": 1}]}, 400, "feedback[0].prediction_id"),
+        (
+            "/v1/feedback",
+            {"feedback": [{"prediction_id": "mf.1.a", "label": 9}]},
+            400,
+            "label (rating) must be between 0.5 and 5",
+        ),
+        ("/v1/feedback", {"feedback": [{"prediction_id": "none.1.a", "label": 1}]}, 404, "no model 'none'"),
+        ("/v1/nothing", {}, 404, "no such path: /v1/nothing"),
+    ],
+)
+def test_bad_requests_name_the_field(live: Live, path: str, body: dict, status: int, says: str) -> None:
+    answer = live.http.post(path, json=body)
+    assert (answer.status_code, says in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_bytes_that_are_no_json(live: Live) -> None:
+    for content in (b"", b"{", b"\xff\xfe", b"[" * 5000):
+        answer = live.http.post("/v1/churn", content=content)
+        assert (answer.status_code, "the body cannot be used" in answer.json()["error"]) == (400, True), answer.text
+
+
+def test_wrong_methods_and_large_bodies(live: Live) -> None:
+    answer = live.http.get("/v1/churn")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert live.http.post("/v1/churn", content=b" " * 70_000).status_code == 413
+
+    def drip():
+        for _ in range(70):
+            yield b" " * 1000
+
+    assert live.http.post("/v1/churn", content=drip()).status_code == 413
+
+
+def test_every_request_is_counted_where_prometheus_finds_it(live: Live) -> None:
+    def count(**labels: str) -> float:
+        families = text_string_to_metric_families(live.http.get("/metrics").text)
+        samples = [s for f in families for s in f.samples if s.name == "driftwheel_requests_total"]
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+    answered, refused = {"model": "mf", "arm": "stable", "protocol": "http", "code": "OK"}, {"code": "NOT_FOUND"}
+    before = count(**answered), count(**refused)
+    live.http.post("/v2/models/mf/infer", json=infer_body([7], [10]))
+    live.http.post("/v2/models/none/infer", json=infer_body([7], [10]))
+    assert (count(**answered), count(**refused)) == (before[0] + 1, before[1] + 1)

@@ -1,0 +1,196 @@
+"""Training under a real torchrun with two ranks."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from driftwheel.errors import BusyError, TrainingError
+from driftwheel.files import exclusive_lock
+from tests.training.samples import SMALL_CONFIG, run_job
+from training.config import RatingConfig, config_fields
+from training.data.dataset import Dataset, encoded_split
+from training.inference import predict
+from training.job import CHECKPOINT, MODEL, PROGRESS, EpochEvent, Job, TrainedModel, read_trained
+from training.launch import EventTail, last_words
+from training.metrics import rating_metrics
+from training.models.store import load_model
+from training.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def whole(small_ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, list[EpochEvent]]:
+    """A job that nobody interrupts, and the events that it reported."""
+    events: list[EpochEvent] = []
+    jobs = tmp_path_factory.mktemp("whole")
+    return run_job(small_ratings, jobs, config=SMALL_CONFIG, on_epoch=events.append), events
+
+
+def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    return load_model(trained.folder).state_dict()
+
+
+def untimed(history: tuple[EpochEvent, ...] | list[EpochEvent]) -> list[EpochEvent]:
+    return [dataclasses.replace(event, seconds=0.0) for event in history]
+
+
+def test_ratings_are_learned(trained_ratings: TrainedModel, ratings: Dataset):
+    train, test = encoded_split(ratings, "train"), encoded_split(ratings, "test")
+    of_the_mean = rating_metrics(np.full_like(test.label, train.label.mean()), test.label)["rmse"]
+    assert of_the_mean == pytest.approx(1.033, abs=0.001)
+    assert trained_ratings.metrics["rmse"] < 0.985
+    assert trained_ratings.metrics["ndcg_at_10"] > 0
+    predicted = predict(load_model(trained_ratings.folder), test.feed)
+    assert rating_metrics(predicted, test.label)["rmse"] == pytest.approx(trained_ratings.metrics["rmse"])
+
+
+def test_churn_is_learned(trained_customers: TrainedModel):
+    assert trained_customers.metrics["auc"] >= 0.83
+    assert trained_customers.metrics["log_loss"] < 0.43
+
+
+def test_every_epoch_is_reported(whole: tuple[TrainedModel, list[EpochEvent]]):
+    trained, events = whole
+    assert tuple(events) == trained.history
+    assert [event.epoch for event in events] == list(range(1, SMALL_CONFIG.epochs + 1))
+
+
+def test_two_ranks_learn_what_one_learns(small_ratings: Dataset, whole, tmp_path: Path):
+    two, _ = whole
+    job = Job(
+        key="alone",
+        task="rating",
+        dataset=str(small_ratings.folder),
+        folder=str(tmp_path),
+        config=config_fields(SMALL_CONFIG),
+        seed=two.seed,
+        ranks=1,
+        threads=1,
+        code_revision="",
+    )
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        Worker(job, torch.device("cpu")).run()
+    finally:
+        dist.destroy_process_group()
+    one = read_trained(tmp_path / MODEL)
+    for name, value in weights(two).items():
+        torch.testing.assert_close(weights(one)[name], value, atol=1e-3, rtol=1e-3)
+    assert one.metrics["rmse"] == pytest.approx(two.metrics["rmse"], abs=1e-4)
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from tests.training.samples import SMALL_CONFIG, run_job
+from training.data.dataset import read_dataset
+run_job(read_dataset(Path(sys.argv[1])), Path(sys.argv[2]), config=SMALL_CONFIG)
+"""
+
+
+def test_a_killed_job_goes_on_as_if_nothing_had_happened(small_ratings: Dataset, whole, tmp_path: Path):
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, str(small_ratings.folder), str(tmp_path)])
+    progress = _wait_for(lambda: next(tmp_path.glob(f"*/{PROGRESS}"), None))
+    _wait_for(lambda: progress.read_bytes().count(b"\n") >= 5)
+    job = progress.parent
+    launcher.kill()
+    launcher.wait()
+    _wait_for(lambda: not _processes_with(str(job)))
+    done = progress.read_bytes().count(b"\n")
+    assert done < SMALL_CONFIG.epochs
+    assert not (job / MODEL).exists()
+    assert (job / CHECKPOINT).exists()
+
+    events: list[EpochEvent] = []
+    resumed = run_job(small_ratings, tmp_path, config=SMALL_CONFIG, on_epoch=events.append)
+    assert untimed(resumed.history) == untimed(whole[0].history) == untimed(events)
+    assert resumed.metrics == whole[0].metrics
+    for name, value in weights(whole[0]).items():
+        assert torch.equal(weights(resumed)[name], value)
+
+
+def test_a_finished_job_is_not_run_again(small_ratings: Dataset, whole):
+    trained, _ = whole
+    jobs = trained.folder.parent.parent
+    started = time.perf_counter()
+    assert run_job(small_ratings, jobs, config=SMALL_CONFIG) == trained
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_failed_job_says_why(small_ratings: Dataset, tmp_path: Path):
+    with pytest.raises(TrainingError) as caught:
+        run_job(small_ratings, tmp_path, config=RatingConfig(learning_rate=1e30))
+    assert "FloatingPointError: training diverged in epoch" in caught.value.message
+    assert "torch.distributed.elastic" not in caught.value.message
+
+
+def test_a_job_that_takes_too_long_is_ended(small_ratings: Dataset, tmp_path: Path):
+    with pytest.raises(TrainingError, match=r"longer than 0\.5 s"):
+        run_job(small_ratings, tmp_path, config=SMALL_CONFIG, timeout_s=0.5)
+    assert not _processes_with(str(tmp_path))
+
+
+def test_one_job_at_a_time(small_ratings: Dataset, whole):
+    trained, _ = whole
+    jobs = trained.folder.parent.parent
+    with exclusive_lock(jobs / f"{trained.key}.lock", purpose="a test"), pytest.raises(BusyError):
+        run_job(small_ratings, jobs, config=SMALL_CONFIG)
+
+
+def test_half_a_line_waits(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    tail = EventTail(path)
+    assert tail.new() == []
+    line = b'{"epoch":1,"train_loss":1.0,"valid_metric":1.0,"best":true,"seconds":0.1}'
+    path.write_bytes(line + b"\n" + line[:20])
+    assert [event.epoch for event in tail.new()] == [1]
+    assert tail.new() == []
+    path.write_bytes(line + b"\n" + line + b"\n")
+    assert len(tail.new()) == 1
+
+
+def test_silence(tmp_path: Path):
+    assert last_words(tmp_path / "stderr.log") == "it said nothing"
+
+
+def _wait_for(condition, timeout_s: float = 60.0):
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return result
+
+
+def _processes_with(argument: str) -> list[int]:
+    """Processes, other than this one, with an argument that contains a text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if any(argument in word and word.endswith("job.json") for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def test_sigterm_ends_workers_without_a_model(small_ratings: Dataset, tmp_path: Path):
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, str(small_ratings.folder), str(tmp_path)])
+    try:
+        workers = _wait_for(lambda: _processes_with(str(tmp_path)))
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
+        assert launcher.wait(60) != 0
+    finally:
+        launcher.kill()
+    assert not list(tmp_path.glob(f"*/{MODEL}"))

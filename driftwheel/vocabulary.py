@@ -81,9 +81,8 @@ class Vocabulary:
         if not self.entries:
             return np.zeros(len(ids), dtype=np.int64)
         if (table := self._dense) is not None:
-            # Subtracting could wrap at the far ends of int64, so clip first.
-            low, high = self._offset, self._offset + len(table) - 1
-            return table[np.clip(ids, low, high) - low]
+            # A difference that wraps around int64 still lands outside the table, and is clipped to an unknown.
+            return table.take(ids - self._offset, mode="clip")
         keys, indices = self._sorted
         position = np.searchsorted(keys, ids)
         position[position == len(keys)] = 0

@@ -165,6 +165,8 @@ def process_group(job: Job) -> Generator[torch.device]:
     device = torch.device("cuda", dist.get_node_local_rank()) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
+        # The CPU's algorithms are deterministic as they are, and this takes two seconds to import what it needs.
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     try:
         with waiting_lock(Path(job.folder) / LOCK) if dist.get_rank() == 0 else nullcontext():
@@ -186,7 +188,6 @@ def main(job_path: str) -> None:
     tie(os.getppid())
     job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
     torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
     with process_group(job) as device:
         Worker(job, device).run()
 

@@ -136,7 +136,8 @@ def _show(rollout: "Rollout", *, as_json: bool) -> None:
         return
     trial = "no candidate"
     if rollout.candidate is not None:
-        trial = f"version {rollout.candidate} {rollout.state} at {rollout.weight:.2%} (step {rollout.step + 1} of {len(rollout.steps)})"
+        step = f"step {rollout.step + 1} of {len(rollout.steps)}"
+        trial = f"version {rollout.candidate} {rollout.state} at {rollout.weight:.2%} ({step})"
     ANSWER.print(f"{rollout.model}: version {rollout.stable} in service; {trial}", highlight=False)
 
 

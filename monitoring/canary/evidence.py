@@ -107,11 +107,12 @@ def collect_evidence(
     Raises:
         DataError: The rollout has no candidate.
     """
+    from monitoring.segments import moment
     from monitoring.windows import read_feedback, read_predictions, with_labels
 
     if rollout.candidate is None:
         raise DataError(f"the rollout of {rollout.model} has no candidate to collect evidence about")
-    begin = max((time for time in (since, rollout.started_at) if time), default=None)
+    begin = max((time for time in (since, rollout.started_at) if time), key=moment, default=None)
     feedback = read_feedback(log, rollout.model, since=begin, until=until)
     arms: dict[Arm, ArmEvidence] = {}
     for arm, version in ((Arm.CONTROL, rollout.stable), (Arm.CANDIDATE, rollout.candidate)):

@@ -1,0 +1,260 @@
+import dataclasses
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from driftwheel.bundle import Bundle, bundle_folder, list_versions, read_bundle
+from driftwheel.errors import BundleError, DataError, ExportError
+from driftwheel.preprocessing import encode
+from exporters.export import export, seen_items
+from tests.training.samples import SMALL_CONFIG, run_job
+from training.data.customers import prepare_customers
+from training.data.dataset import Dataset, encoded_split
+from training.data.sources import CustomersSource
+from training.evaluation import evaluate_bundle
+from training.inference import predict
+from training.job import TrainedModel
+from training.models.store import load_model, save_model
+
+CREATED = "2026-01-02T03:04:05+00:00"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def films(trained_ratings: TrainedModel, ratings: Dataset, models: Path) -> Bundle:
+    return export(trained_ratings, ratings, name="films", version=1, run_id="r1", models=models, created_at=CREATED)
+
+
+@pytest.fixture(scope="module")
+def churn(trained_customers: TrainedModel, customers: Dataset, models: Path) -> Bundle:
+    return export(trained_customers, customers, name="churn", version=3, run_id="r2", models=models)
+
+
+@pytest.fixture(params=["films", "churn"])
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    return request.getfixturevalue(request.param)
+
+
+def session(bundle: Bundle, file: str):
+    import onnxruntime as ort
+
+    return ort.InferenceSession(bundle.path(file).read_bytes(), providers=["CPUExecutionProvider"])
+
+
+def test_the_manifest_tells_where_it_came_from(films: Bundle, trained_ratings: TrainedModel, ratings: Dataset):
+    manifest = films.manifest
+    assert (manifest.name, manifest.version, manifest.task) == ("films", 1, "rating")
+    assert manifest.created_at == CREATED
+    assert manifest.training.run_id == "r1"
+    assert manifest.training.data_fingerprint == ratings.fingerprint
+    assert manifest.training.data_until == ratings.data_until
+    assert manifest.training.rows == ratings.rows["train"]
+    assert manifest.metrics == trained_ratings.metrics
+
+
+def test_graphs_have_the_names_of_the_signature(bundle: Bundle):
+    graph = session(bundle, "model.onnx")
+    signature = bundle.manifest.signature
+    assert {i.name for i in graph.get_inputs()} == {spec.graph_input for spec in signature.inputs}
+    assert [o.name for o in graph.get_outputs()] == [spec.name for spec in signature.outputs]
+    assert all(isinstance(i.shape[0], str) for i in graph.get_inputs()), "the batch size must be free"
+
+
+def test_parity_is_on_record(bundle: Bundle):
+    formats = {case.format for case in bundle.manifest.parity}
+    assert formats >= {"onnx", "torchscript"}
+    rows = {case.rows for case in bundle.manifest.parity}
+    assert rows >= {1, 7, 257}
+    cases = {case.case for case in bundle.manifest.parity}
+    assert "unknown, all inputs" in cases
+    assert max(case.max_abs_difference for case in bundle.manifest.parity) <= 1e-5
+    if bundle.manifest.task == "churn":
+        assert "missing, all inputs" in cases
+
+
+def test_golden_requests_give_the_golden_answers(bundle: Bundle):
+    golden = bundle.golden()
+    signature = bundle.manifest.signature
+    tensors = {spec.name: golden[f"input:{spec.name}"] for spec in signature.inputs}
+    feed = encode(signature, bundle.vocabularies(), tensors)
+    output = signature.outputs[0].name
+    (answers,) = session(bundle, "model.onnx").run([output], feed)
+    np.testing.assert_allclose(answers, golden[f"output:{output}"], atol=1e-5)
+    assert len(answers) > 257
+
+
+def test_the_reference_is_the_test_split(bundle: Bundle, request: pytest.FixtureRequest):
+    dataset = request.getfixturevalue("ratings" if bundle.manifest.task == "rating" else "customers")
+    reference = pq.read_table(bundle.path("reference.parquet")).to_pandas()
+    test = pq.read_table(dataset.path("test.parquet")).to_pandas()
+    signature = bundle.manifest.signature
+    for spec in signature.inputs:
+        pd.testing.assert_series_equal(reference[f"in_{spec.name}"], test[spec.name], check_names=False)
+    np.testing.assert_array_equal(reference["label"], test[signature.label])
+    assert evaluate_bundle(bundle, dataset).items() <= {
+        key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()
+    }.items()
+
+
+def test_items_and_seen_follow_the_vocabulary(films: Bundle, ratings: Dataset):
+    items = pq.read_table(films.path("items.parquet"))
+    assert items["item_id"].to_pylist() == list(films.vocabularies()["item_id"].entries)
+    train = pq.read_table(ratings.path("train.parquet")).to_pandas()
+    with np.load(films.path("seen.npz"), allow_pickle=False) as seen:
+        offsets, rated = seen["offsets"], seen["items"]
+    users = films.vocabularies()["user_id"]
+    assert len(offsets) == users.table_size + 1
+    assert offsets[1] == 0, "nobody knows what the unknown user rated"
+    user = users.entries[10]
+    expected = films.vocabularies()["item_id"].encode(train[train["user_id"] == user]["item_id"].to_numpy())
+    np.testing.assert_array_equal(rated[offsets[11] : offsets[12]], np.sort(expected))
+
+
+def test_seen_items_of_unsorted_rows():
+    feed = {"user_index": np.array([2, 1, 2, 0]), "item_index": np.array([5, 4, 3, 9])}
+    offsets, items = seen_items(feed, 4)
+    assert [items[offsets[u] : offsets[u + 1]].tolist() for u in range(4)] == [[9], [4], [3, 5], []]
+
+
+def test_an_existing_bundle_is_returned(films: Bundle, trained_ratings: TrainedModel, ratings: Dataset, models: Path):
+    before = films.path("model.onnx").stat().st_mtime_ns
+    again = export(trained_ratings, ratings, name="films", version=1, run_id="r1", models=models)
+    assert again == films
+    assert films.path("model.onnx").stat().st_mtime_ns == before
+    with pytest.raises(ExportError, match="was made from run r1, not from r9"):
+        export(trained_ratings, ratings, name="films", version=1, run_id="r9", models=models)
+
+
+def test_a_damaged_bundle_is_made_anew(films: Bundle, trained_ratings, ratings: Dataset, tmp_path: Path):
+    folder = bundle_folder(tmp_path, "films", 1)
+    shutil.copytree(films.folder, folder)
+    with (folder / "model.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\x00\xff")
+    with pytest.raises(BundleError, match="damaged"):
+        read_bundle(tmp_path, "films", 1)
+    export(trained_ratings, ratings, name="films", version=1, run_id="r1", models=tmp_path)
+    assert read_bundle(tmp_path, "films", 1).manifest.training.run_id == "r1"
+
+
+def test_a_broken_graph_is_refused(trained_customers, customers: Dataset, tmp_path: Path, monkeypatch):
+    """The weights that the exporter is given are not those of the model: parity must see it."""
+    import exporters.export as module
+
+    real = module.write_onnx
+
+    def broken(path, graph, example, inputs, outputs):
+        other = load_model(trained_customers.folder)
+        other.wide.weight.data += 0.01
+        real(path, other, example, inputs, outputs)
+
+    monkeypatch.setattr(module, "write_onnx", broken)
+    with pytest.raises(ExportError, match=r"onnx differs from the model by .* on '1 rows'"):
+        export(trained_customers, customers, name="churn", version=1, run_id="r", models=tmp_path)
+    assert list_versions(tmp_path, "churn") == []
+    assert list(tmp_path.rglob("*.onnx")) == []
+
+
+def test_a_model_that_answers_nan_is_refused(trained_ratings, ratings: Dataset, tmp_path: Path):
+    import torch
+
+    model = load_model(trained_ratings.folder)
+    model.item_bias.weight.data[1:] = torch.nan
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    save_model(folder, model)
+    with pytest.raises(ExportError, match="not a number"):
+        export(
+            dataclasses.replace(trained_ratings, folder=folder), ratings, name="films", version=1, run_id="r", models=tmp_path
+        )
+
+
+def test_nothing_is_printed_and_nothing_warned(trained_customers, customers: Dataset, tmp_path: Path, capfd, caplog):
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        export(trained_customers, customers, name="churn", version=1, run_id="r", models=tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_text_ids(small_ratings: Dataset, shared_home: Path, tmp_path: Path):
+    trained = run_job(small_ratings, shared_home / "jobs", config=dataclasses.replace(SMALL_CONFIG, epochs=2), ranks=1)
+    bundle = export(trained, small_ratings, name="text", version=1, run_id="r", models=tmp_path)
+    assert {spec.datatype for spec in bundle.manifest.signature.inputs} == {"BYTES"}
+    expected = predict(load_model(trained.folder), encoded_split(small_ratings, "test").feed)
+    reference = pq.read_table(bundle.path("reference.parquet"))
+    np.testing.assert_allclose(reference["out_score"].to_numpy(), expected)
+
+
+@pytest.mark.parametrize("kept", ["numbers", "categories"])
+def test_customers_of_one_kind(kept: str, tmp_path: Path, trained_customers: TrainedModel):
+    """A table without categories, or without numbers, makes a graph without that input."""
+    import torch
+
+    from training.config import ChurnConfig
+    from training.objectives import build_objective
+
+    random = np.random.default_rng(0)
+    column = random.normal(size=200) if kept == "numbers" else random.choice(["a", "b", "c"], 200)
+    table = pd.DataFrame({"x": column, "churn": random.choice(["Yes", "No"], 200)})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    dataset = prepare_customers(CustomersSource(path=str(tmp_path / "x.csv")), tmp_path / "data")
+    torch.manual_seed(0)
+    model = build_objective(dataset, encoded_split(dataset, "train"), ChurnConfig()).model
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    save_model(folder, model)
+    trained = dataclasses.replace(trained_customers, folder=folder)
+    bundle = export(trained, dataset, name="one", version=1, run_id="r", models=tmp_path / "models")
+    wanted = "number" if kept == "numbers" else "category"
+    assert [i.name for i in session(bundle, "model.onnx").get_inputs()] == [wanted]
+
+
+def test_another_task_cannot_be_evaluated(films: Bundle, customers: Dataset):
+    with pytest.raises(DataError, match="does rating, the data is churn"):
+        evaluate_bundle(films, customers)
+
+
+def test_another_kind_of_id_cannot_be_evaluated(films: Bundle, small_ratings: Dataset):
+    with pytest.raises(DataError, match="wants input 'user_id' as INT64; the data has BYTES"):
+        evaluate_bundle(films, small_ratings)
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from exporters.export import export
+from training.data.dataset import read_dataset
+from training.job import read_trained
+print("ready", flush=True)
+export(read_trained(Path(sys.argv[1])), read_dataset(Path(sys.argv[2])), name="films", version=1, run_id="r", models=Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_export_leaves_no_bundle(trained_ratings: TrainedModel, ratings: Dataset, tmp_path: Path):
+    arguments = [str(trained_ratings.folder), str(ratings.folder), str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-c", EXPORT, *arguments], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("films/.tmp-*/model.onnx")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, 9)
+    process.communicate()
+    assert list_versions(tmp_path, "films") == []
+    bundle = export(trained_ratings, ratings, name="films", version=1, run_id="r", models=tmp_path)
+    assert bundle.version == 1

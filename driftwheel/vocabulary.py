@@ -43,15 +43,17 @@ class Vocabulary:
         return len(self.entries) + 1
 
     @cached_property
-    def _offset(self) -> int:
-        return int(min(self.entries)) - 1 if self.entries else 0
+    def _offset(self) -> np.int64:
+        """One below the smallest id, modulo 2**64 as int64 arithmetic is: ``ids - offset`` then counts from 1."""
+        below = int(min(self.entries)) - 1
+        return np.int64((below + 2**63) % 2**64 - 2**63)
 
     @cached_property
     def _dense(self) -> NDArray[np.int64] | None:
-        """``table[id - offset]`` with an unknown at either end, so that clipped positions land on an unknown."""
+        """``table[id - offset]`` with an unknown at either end, where every other id is clipped to."""
         if self.is_text or not self.entries:
             return None
-        span = int(max(self.entries)) - self._offset
+        span = int(max(self.entries)) - int(min(self.entries)) + 1
         if span > _DENSE_LIMIT:
             return None
         table = np.zeros(span + 2, dtype=np.int64)

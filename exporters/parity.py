@@ -12,6 +12,7 @@ from driftwheel.contracts import ParityCase
 from driftwheel.errors import ExportError
 from exporters.golden import Tensors
 from exporters.recommend import recommend_in_numpy
+from exporters.torchscript import read_torchscript
 from training.models.matrix_factorization import MatrixFactorization
 
 TOLERANCE = 1e-5
@@ -46,7 +47,7 @@ def prove_graphs(
             not a number.
     """
     session = _session(onnx_path)
-    script = torch.jit.load(str(torchscript_path))
+    script = read_torchscript(torchscript_path)
     cases: list[ParityCase] = []
     answers: list[NDArray[np.float32]] = []
     for case, feed in feeds.items():

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from driftwheel.bundle import Bundle, bundle_folder, list_versions, read_bundle
 from driftwheel.errors import BundleError, DataError, ExportError
 from driftwheel.preprocessing import encode
 from exporters.export import export, seen_items
-from tests.training.samples import SMALL_CONFIG, run_job
+from training.config import default_config
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset, encoded_split
 from training.data.sources import CustomersSource
@@ -25,6 +26,7 @@ from training.evaluation import evaluate_bundle
 from training.inference import predict
 from training.job import TrainedModel
 from training.models.store import load_model, save_model
+from training.objectives import build_objective
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -105,9 +107,10 @@ def test_the_reference_is_the_test_split(bundle: Bundle, request: pytest.Fixture
     for spec in signature.inputs:
         pd.testing.assert_series_equal(reference[f"in_{spec.name}"], test[spec.name], check_names=False)
     np.testing.assert_array_equal(reference["label"], test[signature.label])
-    assert evaluate_bundle(bundle, dataset).items() <= {
-        key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()
-    }.items()
+    assert (
+        evaluate_bundle(bundle, dataset).items()
+        <= {key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()}.items()
+    )
 
 
 def test_items_and_seen_follow_the_vocabulary(films: Bundle, ratings: Dataset):
@@ -170,8 +173,6 @@ def test_a_broken_graph_is_refused(trained_customers, customers: Dataset, tmp_pa
 
 
 def test_a_model_that_answers_nan_is_refused(trained_ratings, ratings: Dataset, tmp_path: Path):
-    import torch
-
     model = load_model(trained_ratings.folder)
     model.item_bias.weight.data[1:] = torch.nan
     folder = tmp_path / "trained"
@@ -179,7 +180,12 @@ def test_a_model_that_answers_nan_is_refused(trained_ratings, ratings: Dataset, 
     save_model(folder, model)
     with pytest.raises(ExportError, match="not a number"):
         export(
-            dataclasses.replace(trained_ratings, folder=folder), ratings, name="films", version=1, run_id="r", models=tmp_path
+            dataclasses.replace(trained_ratings, folder=folder),
+            ratings,
+            name="films",
+            version=1,
+            run_id="r",
+            models=tmp_path,
         )
 
 
@@ -191,8 +197,16 @@ def test_nothing_is_printed_and_nothing_warned(trained_customers, customers: Dat
     assert not caplog.records
 
 
-def test_text_ids(small_ratings: Dataset, shared_home: Path, tmp_path: Path):
-    trained = run_job(small_ratings, shared_home / "jobs", config=dataclasses.replace(SMALL_CONFIG, epochs=2), ranks=1)
+def fresh(dataset: Dataset, like: TrainedModel, folder: Path) -> TrainedModel:
+    """A model that nobody trained, which is as good to export."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    save_model(folder, build_objective(dataset, encoded_split(dataset, "train"), default_config(dataset.task)).model)
+    return dataclasses.replace(like, folder=folder)
+
+
+def test_text_ids(small_ratings: Dataset, trained_ratings: TrainedModel, tmp_path: Path):
+    trained = fresh(small_ratings, trained_ratings, tmp_path / "trained")
     bundle = export(trained, small_ratings, name="text", version=1, run_id="r", models=tmp_path)
     assert {spec.datatype for spec in bundle.manifest.signature.inputs} == {"BYTES"}
     expected = predict(load_model(trained.folder), encoded_split(small_ratings, "test").feed)
@@ -200,28 +214,17 @@ def test_text_ids(small_ratings: Dataset, shared_home: Path, tmp_path: Path):
     np.testing.assert_allclose(reference["out_score"].to_numpy(), expected)
 
 
-@pytest.mark.parametrize("kept", ["numbers", "categories"])
-def test_customers_of_one_kind(kept: str, tmp_path: Path, trained_customers: TrainedModel):
+@pytest.mark.parametrize(("kept", "graph_input"), [("numbers", "number"), ("categories", "category")])
+def test_customers_of_one_kind(kept: str, graph_input: str, tmp_path: Path, trained_customers: TrainedModel):
     """A table without categories, or without numbers, makes a graph without that input."""
-    import torch
-
-    from training.config import ChurnConfig
-    from training.objectives import build_objective
-
     random = np.random.default_rng(0)
     column = random.normal(size=200) if kept == "numbers" else random.choice(["a", "b", "c"], 200)
     table = pd.DataFrame({"x": column, "churn": random.choice(["Yes", "No"], 200)})
     table.to_csv(tmp_path / "x.csv", index=False)
     dataset = prepare_customers(CustomersSource(path=str(tmp_path / "x.csv")), tmp_path / "data")
-    torch.manual_seed(0)
-    model = build_objective(dataset, encoded_split(dataset, "train"), ChurnConfig()).model
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    save_model(folder, model)
-    trained = dataclasses.replace(trained_customers, folder=folder)
+    trained = fresh(dataset, trained_customers, tmp_path / "trained")
     bundle = export(trained, dataset, name="one", version=1, run_id="r", models=tmp_path / "models")
-    wanted = "number" if kept == "numbers" else "category"
-    assert [i.name for i in session(bundle, "model.onnx").get_inputs()] == [wanted]
+    assert [i.name for i in session(bundle, "model.onnx").get_inputs()] == [graph_input]
 
 
 def test_another_task_cannot_be_evaluated(films: Bundle, customers: Dataset):

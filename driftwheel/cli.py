@@ -91,7 +91,7 @@ def settings(
 def main() -> None:
     """Run the command line; errors of ours end with one clear message and their exit code."""
     try:
-        app()
+        app(prog_name="driftwheel")
     except DriftwheelError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"[bold red]error:[/] {escape(error.message)}")

@@ -19,7 +19,8 @@
         ├── OverloadedError         the queue is full, try again later
         ├── DeadlineExceededError   the caller's deadline passed before the answer
         ├── UnavailableError        the model is loading, or the server is draining
-        └── ModelFaultError         the model itself failed, or answered with something that is not a number
+        └── ModelFaultError         the model itself failed
+            └── NotFiniteError      the model answered with something that is not a number
 
 No transport is imported here: each transport maps these classes to its own codes in one table, and the command line
 maps them to exit codes.
@@ -113,4 +114,8 @@ class UnavailableError(RequestError):
 
 
 class ModelFaultError(RequestError):
-    """The model itself failed, or answered with something that is not a number."""
+    """The model itself failed."""
+
+
+class NotFiniteError(ModelFaultError):
+    """The model answered with something that is not a number."""

@@ -7,6 +7,7 @@ from driftwheel.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     ModelFaultError,
+    NotFiniteError,
     NotFoundError,
     OverloadedError,
     RequestError,
@@ -38,6 +39,7 @@ _CODES: dict[type[Exception], Code] = {
     DeadlineExceededError: Code("DEADLINE_EXCEEDED", 4, 504),
     UnavailableError: Code("UNAVAILABLE", 14, 503),
     ModelFaultError: INTERNAL,
+    NotFiniteError: Code("NOT_FINITE", 13, 500),  # a name of its own: the canary judge aborts on the first one
     BundleError: INTERNAL,
 }
 

@@ -16,7 +16,7 @@ from driftwheel.contracts import Arm, Signature, Task
 from driftwheel.errors import (
     DeadlineExceededError,
     InvalidRequestError,
-    ModelFaultError,
+    NotFiniteError,
     NotFoundError,
     RequestError,
     UnavailableError,
@@ -165,7 +165,8 @@ class InferenceService:
             self._recorder.failed(running, error, {}, 1)
             raise
         inputs, outputs = _as_rows(loaded, call.user, recommendation)
-        prediction_id = self._recorder.answered(running, inputs, outputs, len(recommendation.items))
+        # An empty list is a row too, without item and score: the canary judge must see it.
+        prediction_id = self._recorder.answered(running, inputs, outputs, max(1, len(recommendation.items)))
         return RecommendAnswer(loaded, arm, prediction_id, recommendation)
 
     def _resolve_recommend(self, call: RecommendCall) -> tuple[LoadedVersion, Arm]:
@@ -237,13 +238,15 @@ class InferenceService:
 def _refuse_non_finite(outputs: Tensors, loaded: LoadedVersion) -> None:
     for name, values in outputs.items():
         if not np.isfinite(values).all():
-            raise ModelFaultError(f"{loaded.label} answered {name!r} with something that is not a number")
+            raise NotFiniteError(f"{loaded.label} answered {name!r} with something that is not a number")
 
 
 def _as_rows(loaded: LoadedVersion, user: int | str, recommendation: Recommendation) -> tuple[Tensors, Tensors]:
     """A recommendation as rows of the scoring signature: one for each item, in rank order."""
     signature = loaded.bundle.manifest.signature
     inputs: dict[str, NDArray[Any]] = {}
+    if not recommendation.items:
+        return {}, {}
     for spec in signature.inputs:
         values = [user] * len(recommendation.items) if spec.name == signature.key_input else recommendation.items
         inputs[spec.name] = np.array(values, dtype=NUMPY_TYPES[spec.datatype])

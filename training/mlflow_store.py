@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from driftwheel.errors import TrainingError
-from driftwheel.files import waiting_lock
+from driftwheel.files import replaced, waiting_lock
 from driftwheel.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,10 +54,14 @@ def quiet() -> Generator[None]:
 def open_client(settings: Settings) -> "MlflowClient":
     """A client of the tracking store and of the registry, which lie in one place.
 
-    The first use of a database makes its tables; a lock lets one process do that.
+    The first use of a database makes its tables; a lock lets one process do that, and ours in the home appears whole:
+    one that was cut off half-way cannot be used again.
     """
-    (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
-    with _imported() as mlflow_client, waiting_lock(settings.home / "mlflow" / "open.lock"):
+    database = settings.home / "mlflow" / "mlflow.db"
+    with _imported() as mlflow_client, waiting_lock(database.with_name("open.lock")):
+        if settings.tracking.uri is None and not database.exists():
+            with replaced(database) as temporary:
+                mlflow_client(f"sqlite:///{temporary}").search_experiments(max_results=1)
         client = mlflow_client(tracking_uri(settings), registry_uri=tracking_uri(settings))
         client.search_experiments(max_results=1)
     return client

@@ -114,6 +114,14 @@ def test_unreadable(path: str, word: str):
         read_ratings(RatingsSource(path=path))
 
 
+def test_object_storage():
+    import fsspec
+
+    with fsspec.open("memory://bucket/ratings.csv", "w") as file:
+        file.write(GOOD)
+    assert len(read_ratings(RatingsSource(path="memory://bucket/ratings.csv"))) == 2
+
+
 def test_a_missing_store_library_names_its_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(DataError) as caught:

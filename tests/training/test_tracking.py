@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -155,3 +158,24 @@ def test_a_failing_log_leaves_a_failed_run(
 
 def test_jobs_are_shared_between_test_folders(ratings: Dataset, trained_ratings: TrainedModel, shared_home: Path):
     assert run_job(ratings, shared_home / "jobs") == trained_ratings
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from driftwheel.settings import Settings
+from training.mlflow_store import open_client
+open_client(Settings(home=Path(sys.argv[1])))
+"""
+
+
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path):
+    process = subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)])
+    while not list((tmp_path / "mlflow").glob(".tmp-*.db")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow" / "mlflow.db").exists()
+    assert open_client(Settings(home=tmp_path)).search_experiments()
+    assert (tmp_path / "mlflow" / "mlflow.db").exists()

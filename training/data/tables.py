@@ -1,7 +1,6 @@
 """Reading CSV and Parquet from anywhere, with one clear message when that fails."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -120,8 +119,3 @@ def _missing_library(path: str, error: ImportError) -> DataError:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def label_of(path: str | None, packaged: str) -> str:
-    """What messages call a table."""
-    return packaged if path is None else Path(path).name if "://" not in path else path

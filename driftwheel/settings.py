@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -104,6 +104,9 @@ class DriftSettings(_Section):
     """Drift is called when at least this many of them drift."""
     alpha: float = Field(default=0.001, gt=0, lt=1)
     """The family-wise false alarm rate of one window, over all monitors (Holm)."""
+    units: Literal["users", "rows"] = "users"
+    """What is independent of each other in models with users: users (a window that is a few people's does not alarm), or
+    rows (any change in what is asked counts, though it be because other users came)."""
     quality_margin: float = Field(default=0.05, gt=0)
     """Quality is down when its loss is this share above the reference's, beyond its confidence bound."""
 

@@ -35,7 +35,7 @@ from exporters.onnx_graph import write_onnx
 from exporters.parity import prove_graphs, prove_recommend
 from exporters.recommend import write_recommend_graph
 from exporters.torchscript import write_torchscript
-from training.data.dataset import Dataset, encoded_split, labels, read_split
+from training.data.dataset import Dataset, Split, encoded_split, labels, read_split, reference_split
 from training.inference import predict
 from training.job import TrainedModel
 from training.models.matrix_factorization import MatrixFactorization
@@ -137,13 +137,22 @@ def _write_graphs(target: Path, model: Model, dataset: Dataset) -> tuple[ParityC
 
 
 def _write_recommend(target: Path, model: MatrixFactorization, dataset: Dataset) -> tuple[ParityCase, ...]:
-    offsets, items = seen_items(encoded_split(dataset, "train").feed, model.shape.users)
+    offsets, items = seen_items(_all_known_pairs(dataset), model.shape.users)
     np.savez_compressed(target / SEEN, offsets=offsets, items=items)
     shutil.copyfile(dataset.path(ITEMS), target / ITEMS)
     write_recommend_graph(target / RECOMMEND_GRAPH, model)
     users = np.unique(np.linspace(0, model.shape.users - 1, _ASKED_USERS).astype(np.int64))
     seen = [items[offsets[user] : offsets[user + 1]] for user in users]
     return prove_recommend(model, target / RECOMMEND_GRAPH, users, seen)
+
+
+def _all_known_pairs(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
+    """Every rating of a known item by a known user, those not trained on included: what was rated is not recommended."""
+    splits: tuple[Split, ...] = ("train", "reference", "valid", "test")
+    feeds = [encoded_split(dataset, split).feed for split in splits if split in dataset.rows]
+    pairs = {name: np.concatenate([feed[name] for feed in feeds]) for name in ("user_index", "item_index")}
+    known = (pairs["user_index"] > 0) & (pairs["item_index"] > 0)
+    return {name: column[known] for name, column in pairs.items()}
 
 
 def seen_items(feed: dict[str, NDArray[np.int64]], users: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -154,13 +163,14 @@ def seen_items(feed: dict[str, NDArray[np.int64]], users: int) -> tuple[NDArray[
 
 
 def _write_tables(target: Path, model: Model, dataset: Dataset) -> None:
-    """Copy the vocabularies and write the reference: the test split as requests, with this model's answers."""
+    """Copy the vocabularies and write the reference: rows that were not trained on, with this model's answers."""
     for file in dataset.vocabularies.values():
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(dataset.path(file), target / file)
-    test = read_split(dataset, "test")
-    predicted = predict(model, encoded_split(dataset, "test").feed)
-    columns = {INPUT_PREFIX + spec.name: test[spec.name] for spec in dataset.signature.inputs}
+    split = reference_split(dataset)
+    reference = read_split(dataset, split)
+    predicted = predict(model, encoded_split(dataset, split).feed)
+    columns = {INPUT_PREFIX + spec.name: reference[spec.name] for spec in dataset.signature.inputs}
     columns[OUTPUT_PREFIX + dataset.signature.outputs[0].name] = pa.array(predicted)
-    columns["label"] = pa.array(labels(dataset.signature, test))
+    columns["label"] = pa.array(labels(dataset.signature, reference))
     pq.write_table(pa.table(columns), target / REFERENCE)

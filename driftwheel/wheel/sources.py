@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 REPLAY_SHARE = 0.2
 """The newest share of the ratings that ``up`` keeps to be replayed as traffic."""
 
+LIVE_SHARE = 0.3
+"""The share of the customers that is kept out of training to be replayed: of Telco's, one window of the drift job."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
@@ -53,7 +56,7 @@ class Sources:
         feedback = _labelled(settings, self.churn_model, "churn") if learn else None
         if feedback is not None:
             feedback = feedback.rename(columns={"label": "churned"}).drop(columns="at")
-        return prepare_customers(self.customers, settings.data, feedback=feedback)
+        return prepare_customers(self.customers, settings.data, feedback=feedback, live_share=LIVE_SHARE)
 
     def traffic(self, task: Task, settings: Settings, *, since: str | None) -> "tuple[pd.DataFrame, str | None]":
         """Recorded rows to be replayed, oldest first, and the column that a canary split hashes where inputs have none.

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 STEPS = (0.25, 0.5, 1.0)
 """The candidate's shares in ``up``, whose traffic is too little for the default plan's 1 % step."""
 
-WATCH_ROWS = 8_000
+WATCH_ROWS = 12_000
 """Ratings replayed before the drift job looks."""
 
-CANARY_ROWS = 12_000
+CANARY_ROWS = 8_000
 """Ratings replayed at most while the judge watches a candidate."""
 
 LOOK_EVERY_ROWS = 400

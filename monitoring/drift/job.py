@@ -10,7 +10,7 @@ from driftwheel.contracts import Arm
 from driftwheel.predictions import INPUT_PREFIX, OK, OUTPUT_PREFIX
 from driftwheel.settings import DriftSettings
 from monitoring.drift.decision import DriftDecision, decide_drift
-from monitoring.drift.monitors import Monitor, Units, build_monitors, users_of
+from monitoring.drift.monitors import Monitor, build_monitors, users_of
 from monitoring.drift.quality import judge_quality, labelled_losses
 from monitoring.drift.reference import Reference, load_reference
 from monitoring.drift.schema import schema_faults
@@ -43,7 +43,6 @@ def run_drift(
     now: str,
     window: "pd.DataFrame | None" = None,
     html: bool = True,
-    units: Units = "rows",
     seed: int = 0,
 ) -> DriftResult:
     """Compare what a version was asked lately with what it was shipped with.
@@ -54,16 +53,13 @@ def run_drift(
         window: The user's own table instead of the log: columns named as inputs or as the log's columns, oldest first;
             predictions and ``label`` if they are there.
         html: Write the Evidently report, which takes seconds; the decision does not need it.
-        units: What is independent of each other where the signature has a key. "rows": any change in what is asked
-            counts, though it be because other users came. "users": it must show across users, which takes far more of
-            them, and does not alarm when a window is a few people's.
 
     Raises:
         BundleError: The bundle has no usable reference.
     """
     reference = load_reference(bundle)
     table = read_rows(log, bundle, since=since) if window is None else as_logged(window, reference)
-    windows = score_windows(table, reference, settings, units=units, seed=seed)
+    windows = score_windows(table, reference, settings, seed=seed)
     decision = decide_drift(windows, settings)
     if not windows:
         return DriftResult(decision=decision, windows=(), rows=len(table))
@@ -100,14 +96,14 @@ def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
 
 
 def score_windows(
-    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, units: Units = "rows", seed: int
+    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, seed: int
 ) -> tuple[WindowScores, ...]:
     """Score the newest whole windows of a table, oldest first, at most ``settings.windows``."""
     size = settings.window_rows
     number = min(len(table) // size, settings.windows)
     if not number:
         return ()
-    monitors = build_monitors(reference, window_rows=size, units=units, seed=seed)
+    monitors = build_monitors(reference, window_rows=size, units=settings.units, seed=seed)
     expected = labelled_losses(reference.frame, reference.signature, reference.manifest.task)
     starts = range(len(table) - number * size, len(table), size)
     cut = (table.iloc[start : start + size] for start in starts)

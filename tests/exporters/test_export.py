@@ -20,7 +20,7 @@ from driftwheel.preprocessing import encode
 from exporters.export import export, seen_items
 from training.config import default_config
 from training.data.customers import prepare_customers
-from training.data.dataset import Dataset, encoded_split
+from training.data.dataset import Dataset, encoded_split, reference_split
 from training.data.sources import CustomersSource
 from training.evaluation import evaluate_bundle
 from training.inference import predict
@@ -99,14 +99,20 @@ def test_golden_requests_give_the_golden_answers(bundle: Bundle):
     assert len(answers) > 257
 
 
-def test_the_reference_is_the_test_split(bundle: Bundle, request: pytest.FixtureRequest):
+def test_the_reference_is_a_split_not_trained_on(bundle: Bundle, request: pytest.FixtureRequest):
     dataset = request.getfixturevalue("ratings" if bundle.manifest.task == "rating" else "customers")
     reference = pq.read_table(bundle.path("reference.parquet")).to_pandas()
-    test = pq.read_table(dataset.path("test.parquet")).to_pandas()
+    split = reference_split(dataset)
+    assert split == ("reference" if bundle.manifest.task == "rating" else "test")
+    held_out = pq.read_table(dataset.path(f"{split}.parquet")).to_pandas()
     signature = bundle.manifest.signature
     for spec in signature.inputs:
-        pd.testing.assert_series_equal(reference[f"in_{spec.name}"], test[spec.name], check_names=False)
-    np.testing.assert_array_equal(reference["label"], test[signature.label])
+        pd.testing.assert_series_equal(reference[f"in_{spec.name}"], held_out[spec.name], check_names=False)
+    np.testing.assert_array_equal(reference["label"], held_out[signature.label])
+
+
+def test_evaluation_agrees_with_training(bundle: Bundle, request: pytest.FixtureRequest):
+    dataset = request.getfixturevalue("ratings" if bundle.manifest.task == "rating" else "customers")
     assert (
         evaluate_bundle(bundle, dataset).items()
         <= {key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()}.items()
@@ -116,15 +122,19 @@ def test_the_reference_is_the_test_split(bundle: Bundle, request: pytest.Fixture
 def test_items_and_seen_follow_the_vocabulary(films: Bundle, ratings: Dataset):
     items = pq.read_table(films.path("items.parquet"))
     assert items["item_id"].to_pylist() == list(films.vocabularies()["item_id"].entries)
-    train = pq.read_table(ratings.path("train.parquet")).to_pandas()
+    splits = [
+        pq.read_table(ratings.path(f"{name}.parquet")).to_pandas() for name in ("train", "reference", "valid", "test")
+    ]
     with np.load(films.path("seen.npz"), allow_pickle=False) as seen:
         offsets, rated = seen["offsets"], seen["items"]
     users = films.vocabularies()["user_id"]
     assert len(offsets) == users.table_size + 1
     assert offsets[1] == 0, "nobody knows what the unknown user rated"
     user = users.entries[10]
-    expected = films.vocabularies()["item_id"].encode(train[train["user_id"] == user]["item_id"].to_numpy())
-    np.testing.assert_array_equal(rated[offsets[11] : offsets[12]], np.sort(expected))
+    expected = films.vocabularies()["item_id"].encode(
+        pd.concat([split[split["user_id"] == user]["item_id"] for split in splits]).to_numpy()
+    )
+    np.testing.assert_array_equal(rated[offsets[11] : offsets[12]], np.sort(expected[expected > 0]))
 
 
 def test_seen_items_of_unsorted_rows():
@@ -209,7 +219,7 @@ def test_text_ids(small_ratings: Dataset, trained_ratings: TrainedModel, tmp_pat
     trained = fresh(small_ratings, trained_ratings, tmp_path / "trained")
     bundle = export(trained, small_ratings, name="text", version=1, run_id="r", models=tmp_path)
     assert {spec.datatype for spec in bundle.manifest.signature.inputs} == {"BYTES"}
-    expected = predict(load_model(trained.folder), encoded_split(small_ratings, "test").feed)
+    expected = predict(load_model(trained.folder), encoded_split(small_ratings, reference_split(small_ratings)).feed)
     reference = pq.read_table(bundle.path("reference.parquet"))
     np.testing.assert_allclose(reference["out_score"].to_numpy(), expected)
 

@@ -28,7 +28,21 @@ def test_the_split_follows_time(ratings: Dataset):
     assert train["at"].max() <= valid["at"].min()
     assert valid["at"].max() <= test["at"].min()
     assert test["at"].max() < pd.Timestamp(CUT, tz="UTC").timestamp()
-    assert ratings.rows == {"train": len(train), "valid": len(valid), "test": len(test)}
+    reference = frame(ratings, "reference.parquet")
+    assert ratings.rows == {
+        "train": len(train),
+        "valid": len(valid),
+        "test": len(test),
+        "reference": len(reference),
+    }
+
+
+def test_the_reference_is_drawn_from_the_training_period_and_not_trained_on(ratings: Dataset):
+    train, reference = frame(ratings, "train.parquet"), frame(ratings, "reference.parquet")
+    assert train["at"].min() <= reference["at"].min()
+    assert reference["at"].max() <= frame(ratings, "valid.parquet")["at"].min()
+    assert reference["at"].median() < train["at"].quantile(0.6)
+    assert len(train.merge(reference, on=["user_id", "item_id"])) == 0
     assert ratings.data_until == "2012-06-04T16:26:35+00:00"
 
 

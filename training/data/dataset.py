@@ -5,6 +5,7 @@
     <data>/<kind>/<fingerprint[:16]>/
       dataset.json            this module's Dataset
       train|valid|test.parquet  raw public inputs, the label, and for ratings the time
+      reference.parquet         a sample of the training period that is not trained on: what drift is measured against
       vocabulary/<input>.json   ids and categories of the training split, in index order
       items.parquet, user_features.parquet, item_features.parquet   (task "rating")
       live.parquet              customers kept out of everything, to be replayed as traffic (task "churn")
@@ -31,7 +32,7 @@ from driftwheel.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import pandas as pd
 
-Split = Literal["train", "valid", "test", "live"]
+Split = Literal["train", "valid", "test", "reference", "live"]
 
 DESCRIPTION = "dataset.json"
 ITEMS = "items.parquet"
@@ -103,6 +104,14 @@ def read_dataset(folder: Path) -> Dataset:
 def write_description(folder: Path, description: DatasetDescription) -> None:
     """Write ``dataset.json``."""
     (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description), indent=2))
+
+
+def reference_split(dataset: Dataset) -> Split:
+    """The split that drift is measured against: a sample of the training period where there is one, else the test split.
+
+    Where rows have a time, the test split is the newest part of it, and has drifted itself.
+    """
+    return "reference" if "reference" in dataset.rows else "test"
 
 
 def read_split(dataset: Dataset, split: Split) -> pa.Table:

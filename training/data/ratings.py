@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from driftwheel.bundle import write_vocabulary
@@ -24,6 +25,7 @@ from training.data.sources import RatingsSource, read_ratings
 
 COLUMNS = ["user_id", "item_id", "rating", "at"]
 _ORDER = ["at", "user_id", "item_id"]
+_MOST_REFERENCE_ROWS = 10_000
 _VOCABULARIES = {"user_id": "vocabulary/user_id.json", "item_id": "vocabulary/item_id.json"}
 
 
@@ -35,6 +37,8 @@ def prepare_ratings(
     feedback: pd.DataFrame | None = None,
     valid_share: float = 0.1,
     test_share: float = 0.1,
+    reference_share: float = 0.1,
+    seed: int = 42,
 ) -> Dataset:
     """Prepare ratings, or find them prepared.
 
@@ -44,6 +48,8 @@ def prepare_ratings(
             ratings of one item by one user the newer stays, and at the same time the one from feedback.
         valid_share: Of the rows in time order, the share before the test split.
         test_share: The newest share.
+        reference_share: Of the rows before those two, the share (at most 10,000 rows) drawn at random and not trained
+            on, which drift is measured against.
 
     Raises:
         DataError: The source or the feedback cannot be used, or too few ratings are left.
@@ -52,8 +58,14 @@ def prepare_ratings(
     titles = _titles(table)
     rows, dropped = _prepared(table, source, until=until, feedback=feedback)
     splits = _split_by_time(rows, valid_share, test_share)
+    splits |= _set_aside(splits["train"], reference_share, seed)
     items = _catalogue(splits["train"], titles)
-    parameters = {"valid_share": valid_share, "test_share": test_share}
+    parameters = {
+        "valid_share": valid_share,
+        "test_share": test_share,
+        "reference_share": reference_share,
+        "seed": float(seed),
+    }
     value_range = {"low": source.rating_low, "high": source.rating_high}
     fingerprint = fingerprint_of([*splits.values(), items], {"task": "rating", **parameters, **value_range})
     folder = data_folder / "ratings" / fingerprint[:16]
@@ -121,6 +133,15 @@ def _split_by_time(rows: pd.DataFrame, valid_share: float, test_share: float) ->
         raise DataError(f"{len(rows)} ratings are too few to split into training, validation and test")
     ends = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, len(rows))}
     return {name: rows.iloc[start:end].reset_index(drop=True) for name, (start, end) in ends.items()}
+
+
+def _set_aside(train: pd.DataFrame, share: float, seed: int) -> dict[str, pd.DataFrame]:
+    """Draw the reference out of the training period; both keep their order."""
+    rows = min(round(len(train) * share), _MOST_REFERENCE_ROWS)
+    drawn = np.zeros(len(train), dtype=bool)
+    drawn[np.random.default_rng(seed).choice(len(train), size=rows, replace=False)] = True
+    parts = {"train": train[~drawn], "reference": train[drawn]} if rows else {"train": train}
+    return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
 
 def _titles(table: pd.DataFrame) -> pd.Series:

@@ -49,12 +49,12 @@ def movies(tmp_path_factory):
     return bundle, fresh, table[table["at"] >= "2012"]
 
 
-def drift(bundle, tmp_path, window=None, **changes):
+def drift(bundle, tmp_path, window=None, units="users", **changes):
     return run_drift(
         log=tmp_path / "log",
         bundle=bundle,
         reports=tmp_path / "reports",
-        settings=SETTINGS,
+        settings=SETTINGS.model_copy(update={"units": units}),
         now=NOW,
         window=window,
         html=False,

@@ -67,11 +67,12 @@ class LineReporter:
         self._console.print(f"{title} …", highlight=False)
         started, task = time.monotonic(), _Line()
         yield task
-        self._console.print(f"  {task.detail or 'done'} ({time.monotonic() - started:.1f} s)", highlight=False)
+        took_s = time.monotonic() - started
+        self._console.print(f"  {task.detail or 'done'} ({took_s:.1f} s)", highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """See ``Reporter.note``."""
-        self._console.print(f"  {text}", highlight=False)
+        self._console.print(f"  {text}", highlight=False, soft_wrap=True)
 
 
 class _Line:

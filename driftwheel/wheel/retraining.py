@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from monitoring.drift.decision import DriftDecision
 
 
+_ENTRIES = {"on trial": "entered on trial", "refused": "refused by the gate", "in service": "entered service"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainOutcome:
     """What came of a retrain. ``made`` is None where the data to date is what the version in service was trained on."""
@@ -83,7 +86,7 @@ def _retrain(
     entry, _ = enter(settings, made, by="retrain", steps=steps)
     if entry == "known":
         return RetrainOutcome(outcome=f"nothing new to learn since version {made.version}")
-    return RetrainOutcome(outcome=f"version {made.version} {entry}", made=made)
+    return RetrainOutcome(outcome=f"made version {made.version}: {_ENTRIES[entry]}", made=made)
 
 
 def _record(settings: Settings, model: str, started: str, reason: str, result: RetrainOutcome) -> None:

@@ -1,5 +1,6 @@
 """What a turn did, as a table for people and as JSON for scripts."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -50,10 +51,11 @@ def _print_where_to_look(console: Console, settings: Settings, report: TurnRepor
     for model in report.models:
         if model.drift_report is not None:
             places.add_row(f"{model.model} drift", str(model.drift_report))
-    places.add_row("what was decided", "driftwheel ledger")
-    places.add_row("versions", "driftwheel models list")
+    home = "" if settings.home == Path(".driftwheel").absolute() else f" --home {settings.home}"
+    places.add_row("what was decided", f"driftwheel{home} ledger")
+    places.add_row("versions", f"driftwheel{home} models list")
     places.add_row("runs", f"mlflow ui --backend-store-uri sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}")
-    console.print(places, highlight=False, soft_wrap=True)
+    console.print(places, highlight=False, soft_wrap=True, overflow="fold")
 
 
 def summary_json(report: TurnReport) -> dict[str, Any]:

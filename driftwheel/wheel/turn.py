@@ -4,7 +4,7 @@ Each step calls what a command of its own calls, and each finds what an interrup
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,30 +136,34 @@ class Turn:
         enter(self._settings, made, by="up")
         report.started_with = made.version
 
-    def _replay_next(self, client: Client, report: ModelReport, rows: "pd.DataFrame", count: int, title: str) -> int:
-        """Replay the next rows where the last turn left off, from the start again at the end; how many there were."""
+    def _replay_next(
+        self,
+        client: Client,
+        report: ModelReport,
+        rows: "pd.DataFrame",
+        count: int,
+        on_progress: Callable[[int, int], None],
+    ) -> ReplayReport:
+        """Replay the next rows where the last turn left off, from the start again at the end."""
         done = self._cursors().get(report.model, 0)
         if done >= len(rows):
             done = 0
         chunk = rows.iloc[done : done + count]
-        with self._reporter.task(title) as task:
-            rollout = read_rollout(self._settings.rollouts, report.model)
-            signature = read_bundle(self._settings.models, report.model, rollout.stable).manifest.signature
-            key = None if signature.key_input else "customer"
-            part = replay(
-                client,
-                report.model,
-                signature,
-                chunk,
-                key_column=key,
-                on_progress=lambda n: task.update(n, len(chunk), f"{n:,} of {len(chunk):,}"),
-            )
-            task.finish(str(part))
+        rollout = read_rollout(self._settings.rollouts, report.model)
+        signature = read_bundle(self._settings.models, report.model, rollout.stable).manifest.signature
+        part = replay(
+            client,
+            report.model,
+            signature,
+            chunk,
+            key_column=None if signature.key_input else "customer",
+            on_progress=lambda n: on_progress(n, len(chunk)),
+        )
         # The log is written in the background; what was just answered is on disk after the next flush.
         time.sleep(2 * self._settings.log.flush_interval_ms / 1000)
         report.traffic.add(part)
         self._write_cursor(report.model, done + len(chunk))
-        return len(chunk)
+        return part
 
     def _cursors(self) -> dict[str, int]:
         return msgspec.json.decode(self._cursor.read_bytes(), type=dict[str, int]) if self._cursor.exists() else {}
@@ -173,7 +177,11 @@ class Turn:
         wait_until_loaded(client, report.model, rollout.stable)
         if rollout.candidate is None:
             what = "ratings in time order" if report.task == "rating" else "customers"
-            self._replay_next(client, report, rows, WATCH_ROWS, f"Replaying {what} to {report.model}")
+            with self._reporter.task(f"Replaying {what} to {report.model}") as task:
+                part = self._replay_next(
+                    client, report, rows, WATCH_ROWS, lambda n, all_: task.update(n, all_, f"{n:,} of {all_:,}")
+                )
+                task.finish(str(part))
 
     def _look_for_drift(self, report: ModelReport) -> None:
         """Step 7."""
@@ -201,12 +209,15 @@ class Turn:
             return
         wait_until_loaded(client, report.model, rollout.candidate)
         replayed = 0
-        while rollout.candidate is not None and replayed < CANARY_ROWS:
-            title = f"{report.model} version {rollout.candidate} on trial at {rollout.weight:.0%}"
-            replayed += self._replay_next(client, report, rows, LOOK_EVERY_ROWS, title)
-            verdict, rollout = look(self._settings, report.model)
-            report.verdict = verdict.summary
-            self._reporter.note(verdict.summary)
+        with self._reporter.task(f"Judging {report.model} version {rollout.candidate} on live traffic") as task:
+            while rollout.candidate is not None and replayed < CANARY_ROWS:
+                replayed += self._replay_next(client, report, rows, LOOK_EVERY_ROWS, lambda n, all_: None).sent
+                verdict, rollout = look(self._settings, report.model)
+                report.verdict = verdict.summary
+                task.update(replayed, CANARY_ROWS, f"{verdict.decision} at {rollout.weight:.0%}")
+                if verdict.decision != "HOLD":
+                    self._reporter.note(verdict.summary)
+            task.finish(f"{replayed:,} calls, {report.verdict}")
 
     def _sum_up(self, report: ModelReport) -> None:
         rollout = read_rollout(self._settings.rollouts, report.model)

@@ -1,0 +1,282 @@
+"""The whole wheel on real data: killed again and again, then turned to the end, then once more under a client's eyes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from driftwheel.bundle import list_models, list_versions, read_bundle
+from driftwheel.client import Client
+from driftwheel.rollout import read_rollout
+from driftwheel.settings import Settings, load_settings
+from monitoring.ledger import Ledger
+from serving._proto import open_inference_pb2 as pb
+from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serving.runtime import server_address
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parent.parent
+
+KILL_AFTER_S = (6, 12, 18, 25)
+"""Moments of preparing, training, tracking and registering; each run gets further than the last."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return settings.child_environment()
+
+
+@dataclass
+class World:
+    """A home in which the wheel has been killed, and then turned once."""
+
+    settings: Settings
+    report: dict
+    ledger_sizes: list[int] = field(default_factory=list)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def up(settings: Settings) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "driftwheel", "up", "--once", "--json"]
+    return subprocess.Popen(
+        command,
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=settings.home.parent,
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Kill ``up`` at several moments, check what it left each time, then let it end."""
+    home = tmp_path_factory.mktemp("wheel") / "home"
+    settings = load_settings(home=home, serving={"port": free_port()}, retrain={"cool_down_s": 0})
+    sizes: list[int] = []
+    for seconds in KILL_AFTER_S:
+        process = up(settings)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        assert_sound(settings)
+        sizes.append(ledger_size(settings))
+    process = up(settings)
+    out, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    return World(settings, json.loads(out), sizes)
+
+
+def assert_sound(settings: Settings) -> None:
+    """No half bundle, no rollout without its bundle, no version that the registry lost."""
+    from training.registry import Registry
+
+    versions = {name: list_versions(settings.models, name) for name in list_models(settings.models)}
+    for name, numbers in versions.items():
+        for number in numbers:
+            read_bundle(settings.models, name, number)
+        registered = [info.version for info in Registry(settings).versions(name)]
+        assert set(numbers) <= set(registered)
+    for path in settings.rollouts.glob("*.json"):
+        read_bundle(settings.models, path.stem, read_rollout(settings.rollouts, path.stem).stable)
+
+
+def ledger_size(settings: Settings) -> int:
+    return len(Ledger(settings.ledger).entries()) if settings.ledger.exists() else 0
+
+
+def test_a_killed_wheel_goes_on_and_loses_no_entry(world: World) -> None:
+    sizes = [*world.ledger_sizes, ledger_size(world.settings)]
+    assert sizes == sorted(sizes)
+    assert_sound(world.settings)
+
+
+def test_the_first_turn_finds_the_drift_retrains_and_decides(world: World) -> None:
+    ratings, churn = world.report["models"]
+    assert (ratings["model"], ratings["started_with"], churn["model"]) == ("mf", 1, "churn")
+    assert (ratings["failed"], churn["failed"]) == ({}, {})
+    assert ratings["calls"] == ratings["labels"] > 12_000
+    assert ratings["drift"].startswith("drift: ")
+    assert "item_id" in ratings["drift"]
+    assert ratings["retrain"] == "made version 2: entered on trial"
+    assert ratings["verdict"].startswith(("PROMOTE", "ABORT", "HOLD"))
+    assert (ratings["in_service"] == 2) == ratings["verdict"].startswith("PROMOTE")
+    assert churn["drift"].startswith("stable")
+    assert churn["in_service"] == 1
+    assert ratings["metrics"]["rmse"] < 1.1
+    assert churn["metrics"]["auc"] > 0.8
+    page = Path(ratings["drift_report"]).read_text()
+    assert "<html" in page.lower()
+    assert "item_id" in page
+
+
+def test_every_decision_is_in_the_ledger_and_can_be_replayed(world: World) -> None:
+    from monitoring.canary.judge import replay as judge_again
+    from monitoring.drift.decision import replay as decide_again
+
+    ledger = Ledger(world.settings.ledger)
+    kinds = Counter(entry.kind for entry in ledger.entries("mf"))
+    assert min(kinds[kind] for kind in ("gate", "rollout", "drift", "retrain", "verdict")) >= 1
+    for entry in ledger.entries("mf", "verdict"):
+        then, again = judge_again(entry.payload)
+        assert then == again
+    for entry in ledger.entries(kind="drift"):
+        then, again = decide_again(entry.payload)
+        assert then == again
+
+
+def test_the_registry_follows_the_rollout(world: World) -> None:
+    from training.registry import Registry
+
+    registry = Registry(world.settings)
+    for name in ("mf", "churn"):
+        assert registry.champion(name) == read_rollout(world.settings.rollouts, name).stable
+
+
+def test_what_was_acknowledged_is_in_the_log(world: World) -> None:
+    from monitoring.windows import read_feedback, read_predictions
+
+    log = world.settings.prediction_log
+    predictions, feedback = read_predictions(log, "mf"), read_feedback(log, "mf")
+    assert len(predictions) == len(feedback) == world.report["models"][0]["calls"]
+    assert set(feedback["prediction_id"]) == set(predictions["prediction_id"])
+
+
+class Caller(threading.Thread):
+    """A grpcio client written against the public protocol, that calls without a pause and takes no failure lightly."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.failures: list[str] = []
+        self.versions: Counter[str] = Counter()
+        self.calls = 0
+        self.stop = threading.Event()
+        self._target = target
+
+    def run(self) -> None:
+        with grpc.insecure_channel(self._target) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            user = 0
+            while not self.stop.is_set():
+                user = user % 700 + 1
+                request = pb.ModelInferRequest(
+                    model_name="mf",
+                    inputs=[
+                        {"name": "user_id", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [user]}},
+                        {"name": "item_id", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [318]}},
+                    ],
+                )
+                self.calls += 1
+                try:
+                    answer = stub.ModelInfer(request, timeout=10)
+                except grpc.RpcError as error:
+                    self.failures.append(f"{error.code()}: {error.details()}")
+                    continue
+                score = np.frombuffer(answer.raw_output_contents[0], "<f4")[0]
+                if not 0.5 <= score <= 5.0:
+                    self.failures.append(f"score {score}")
+                self.versions[answer.model_version] += 1
+                time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def second_turn(world: World) -> Generator[tuple[dict, Caller, str]]:
+    """Another ``up --once`` beside a server of its own, while a client calls through all of it."""
+    settings = world.settings
+    server = subprocess.Popen([sys.executable, "-m", "driftwheel", "serve"], env=environment(settings))
+    try:
+        give_up = time.monotonic() + 30
+        while (address := server_address(settings)) is None or address.pid != server.pid:
+            assert server.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        caller = Caller(address.target)
+        caller.start()
+        process = up(settings)
+        out, errors = process.communicate(timeout=400)
+        caller.stop.set()
+        caller.join()
+        assert process.returncode == 0, errors
+        yield json.loads(out), caller, address.target
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+def test_a_second_turn_repeats_cleanly(world: World, second_turn: tuple[dict, Caller, str]) -> None:
+    report, _, _ = second_turn
+    first, second = world.report["models"][0], report["models"][0]
+    assert second["started_with"] == first["in_service"]
+    assert second["failed"] == {}
+    assert_sound(world.settings)
+
+
+def test_a_client_sees_not_one_failure_through_retraining_and_switching(second_turn: tuple[dict, Caller, str]) -> None:
+    report, caller, _ = second_turn
+    assert caller.failures == []
+    assert caller.calls > 500
+    retrained = report["models"][0]["retrain"].startswith("made version")
+    assert (len(caller.versions) > 1) == retrained
+
+
+def test_the_readme_examples_get_answers(second_turn: tuple[dict, Caller, str]) -> None:
+    _, _, target = second_turn
+    if shutil.which("curl") is None:
+        pytest.skip("needs Debian's curl")
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^curl .*$", readme, re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        done = subprocess.run(
+            ["sh", "-c", line.replace("localhost:8080", target)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout, line
+        assert '"error"' not in done.stdout, line
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert code is not None
+    snippet = code[1].replace("localhost:8080", target)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, env={**os.environ})
+    assert (done.returncode, "stable" in done.stdout or "control" in done.stdout or "candidate" in done.stdout) == (
+        0,
+        True,
+    ), done.stderr
+
+
+def test_right_answers_are_the_bundles_own(world: World, second_turn: tuple[dict, Caller, str]) -> None:
+    """The server's answers to the reference's rows are the ones that the model gave when it was exported."""
+    import pandas as pd
+
+    _, _, target = second_turn
+    for name in ("mf", "churn"):
+        rollout = read_rollout(world.settings.rollouts, name)
+        bundle = read_bundle(world.settings.models, name, rollout.stable)
+        rows = pd.read_parquet(bundle.path("reference.parquet")).head(500)
+        tensors = {}
+        for spec in bundle.manifest.signature.inputs:
+            kind = {"INT64": np.int64, "FP32": np.float32, "BYTES": object}[spec.datatype]
+            tensors[spec.name] = rows[f"in_{spec.name}"].to_numpy().astype(kind)
+        output = bundle.manifest.signature.outputs[0].name
+        with Client(target) as client:
+            answer = client.infer(name, tensors, version=rollout.stable)
+        np.testing.assert_allclose(answer.outputs[output], rows[f"out_{output}"], atol=1e-5)

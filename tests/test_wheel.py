@@ -32,8 +32,31 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent
 
-KILL_AFTER_S = (6, 12, 18, 25)
-"""Moments of preparing, training, tracking and registering; each run gets further than the last."""
+
+def training_has_begun(settings: Settings) -> bool:
+    return any(settings.jobs.rglob("progress.jsonl"))
+
+
+def a_bundle_is_being_written(settings: Settings) -> bool:
+    return any(settings.models.glob("churn/*"))
+
+
+def the_server_is_up(settings: Settings) -> bool:
+    return server_address(settings) is not None
+
+
+def a_candidate_is_on_trial(settings: Settings) -> bool:
+    path = settings.rollouts / "mf.json"
+    return path.exists() and read_rollout(settings.rollouts, "mf").candidate is not None
+
+
+KILL_WHEN = (
+    (training_has_begun, 1.0),
+    (a_bundle_is_being_written, 0.0),
+    (the_server_is_up, 1.0),
+    (a_candidate_is_on_trial, 1.0),
+)
+"""What to wait for and how many seconds longer, before the kill."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -73,12 +96,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("wheel") / "home"
     settings = load_settings(home=home, serving={"port": free_port()}, retrain={"cool_down_s": 0})
     sizes: list[int] = []
-    for seconds in KILL_AFTER_S:
+    for reached, longer_s in KILL_WHEN:
         process = up(settings)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        give_up = time.monotonic() + 200
+        while not reached(settings):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < give_up, reached.__name__
+            time.sleep(0.01)
+        time.sleep(longer_s)
+        process.kill()
         process.communicate()
         assert_sound(settings)
         sizes.append(ledger_size(settings))
@@ -116,10 +142,12 @@ def test_the_first_turn_finds_the_drift_retrains_and_decides(world: World) -> No
     ratings, churn = world.report["models"]
     assert (ratings["model"], ratings["started_with"], churn["model"]) == ("mf", 1, "churn")
     assert (ratings["failed"], churn["failed"]) == ({}, {})
-    assert ratings["calls"] == ratings["labels"] > 12_000
-    assert ratings["drift"].startswith("drift: ")
-    assert "item_id" in ratings["drift"]
-    assert ratings["retrain"] == "made version 2: entered on trial"
+    assert ratings["calls"] == ratings["labels"] > 0
+    (drift, *_) = Ledger(world.settings.ledger).entries("mf", "drift")
+    assert drift.summary.startswith("drift: ")
+    assert "item_id" in drift.summary
+    (retrain,) = Ledger(world.settings.ledger).entries("mf", "retrain")
+    assert retrain.summary.startswith("made version 2: entered on trial (drift job: drift: ")
     assert ratings["verdict"].startswith(("PROMOTE", "ABORT", "HOLD"))
     assert (ratings["in_service"] == 2) == ratings["verdict"].startswith("PROMOTE")
     assert churn["drift"].startswith("stable")
@@ -159,8 +187,8 @@ def test_what_was_acknowledged_is_in_the_log(world: World) -> None:
 
     log = world.settings.prediction_log
     predictions, feedback = read_predictions(log, "mf"), read_feedback(log, "mf")
-    assert len(predictions) == len(feedback) == world.report["models"][0]["calls"]
-    assert set(feedback["prediction_id"]) == set(predictions["prediction_id"])
+    assert len(predictions) >= len(feedback) >= 12_000 + world.report["models"][0]["labels"]
+    assert len(set(feedback["prediction_id"]) - set(predictions["prediction_id"])) == 0
 
 
 class Caller(threading.Thread):

@@ -27,6 +27,11 @@ def tracking_uri(settings: Settings) -> str:
     return settings.tracking.uri or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
 
 
+def is_empty(settings: Settings) -> bool:
+    """Whether nothing can be on record: there is no tracking server, and the home's database was never made."""
+    return settings.tracking.uri is None and not (settings.home / "mlflow" / "mlflow.db").exists()
+
+
 def artifact_location(settings: Settings) -> str | None:
     """Where a new experiment keeps its artifacts; None leaves it to a tracking server."""
     if settings.tracking.artifacts or settings.tracking.uri:

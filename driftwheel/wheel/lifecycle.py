@@ -184,8 +184,11 @@ def enter(
 
 def sync_aliases(settings: Settings, rollout: Rollout) -> None:
     """Make the registry's aliases say what the rollout says: champion is in service, challenger is on trial."""
+    from training.mlflow_store import is_empty
     from training.registry import CHALLENGER, CHAMPION, Registry
 
+    if is_empty(settings):
+        return  # bundles brought from elsewhere: there is nothing to name, and opening MLflow takes seconds
     registry = Registry(settings)
     known = {info.version for info in registry.versions(rollout.model)}
     for alias, version in ((CHAMPION, rollout.stable), (CHALLENGER, rollout.candidate)):

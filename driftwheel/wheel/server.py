@@ -25,7 +25,8 @@ def running_server(settings: Settings) -> ServerAddress | None:
         with exclusive_lock(runtime.lock_path(settings), purpose="serving"):
             return None
     except BusyError:
-        return runtime.server_address(settings)
+        # Between taking the lock and answering, or between the last answer and the end, it has no address to give.
+        return runtime.server_address(settings) or ServerAddress(settings.serving.host, settings.serving.port, 0)
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def ensured_server(settings: Settings) -> Generator[ServerAddress]:
     Raises:
         ConfigurationError: The new server did not come up; the message ends with its last words.
     """
-    if (address := running_server(settings)) is not None:
+    if (address := _ready_server(settings)) is not None:
         yield address
         return
     settings.runtime.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,21 @@ def ensured_server(settings: Settings) -> Generator[ServerAddress]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _ready_server(settings: Settings) -> ServerAddress | None:
+    """A running server that takes traffic. One that drains (its ``up`` was killed, say) is waited for; then there is none."""
+    give_up = time.monotonic() + _STOP_TIMEOUT_S
+    while (address := running_server(settings)) is not None:
+        if _ready(address):
+            return address
+        if time.monotonic() > give_up:
+            raise ConfigurationError(
+                f"the server of this home (process {address.pid}) does not become ready",
+                hint=f"see what it says at {address.url}/v2/health/ready, or stop it",
+            )
+        time.sleep(0.1)
+    return None
 
 
 def _wait_until_ready(

@@ -16,7 +16,7 @@ up: $(VENV)/.installed-run ## Install, then turn the whole wheel on real data an
 	$(BIN)/driftwheel up $(ARGS)
 
 test: $(VENV)/.installed-dev ## Install, then run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint, types, import contracts, generated code up to date
 	$(BIN)/ruff check .

@@ -2,6 +2,17 @@
 
 import os
 
+import pytest
+
 # A developer's own settings must not reach the tests.
 for name in [name for name in os.environ if name.startswith("DRIFTWHEEL_")]:
     del os.environ[name]
+
+LONGEST = ("test_wheel.py", "test_repository.py", "test_serving_alone.py", "test_launch.py", "test_export.py")
+"""Files that take long; begun first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the order within a file stays."""
+    rank = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))

@@ -151,14 +151,24 @@ class Client:
         body = {"feedback": [{"prediction_id": p, "row": row, "label": float(label)} for p, row, label in labels]}
         return int(self._post("/v1/feedback", body)["accepted"])
 
-    def _post(self, path: str, body: object) -> dict[str, Any]:
+    def _exchange(self, path: str, body: object) -> tuple[http.client.HTTPResponse, bytes]:
         try:
             self._http.request("POST", path, msgspec.json.encode(body), {"content-type": "application/json"})
             response = self._http.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            return response, response.read()
+        except (OSError, http.client.HTTPException):
             self._http.close()
-            raise ClientError("UNAVAILABLE", f"{path}: {error}") from None
+            raise
+
+    def _post(self, path: str, body: object) -> dict[str, Any]:
+        try:
+            response, content = self._exchange(path, body)
+        except (OSError, http.client.HTTPException):
+            # A kept connection that the server has closed meanwhile. Feedback twice is feedback once: the last label counts.
+            try:
+                response, content = self._exchange(path, body)
+            except (OSError, http.client.HTTPException) as error:
+                raise ClientError("UNAVAILABLE", f"{path}: {error}") from None
         if response.status != 200:
             raise ClientError(str(response.status), content.decode("utf-8", "replace")[:500])
         return msgspec.json.decode(content, type=dict[str, Any])
@@ -169,6 +179,8 @@ def _encoded(values: NDArray[Any]) -> tuple[str, bytes]:
         return "INT64", values.astype("<i8").tobytes()
     if values.dtype == np.float32:
         return "FP32", values.astype("<f4").tobytes()
+    if values.dtype != object:
+        raise TypeError(f"tensors must be int64, float32 or object (text), not {values.dtype}")
     texts = [b"" if value is None else str(value).encode() for value in values]
     return "BYTES", b"".join(_LENGTH.pack(len(text)) + text for text in texts)
 

@@ -68,6 +68,20 @@ class Signature:
     label_high: float
 
 
+def incompatibility(stable: Signature, candidate: Signature) -> str | None:
+    """Why a candidate cannot answer the requests that the stable version gets, in words; None where it can."""
+    before = {spec.name: spec.datatype for spec in stable.inputs}
+    after = {spec.name: spec.datatype for spec in candidate.inputs}
+    if before != after:
+        changed = sorted({*before.items()} ^ {*after.items()})
+        return f"its inputs differ: {', '.join(f'{name} ({datatype})' for name, datatype in changed)}"
+    if [spec.name for spec in stable.outputs] != [spec.name for spec in candidate.outputs]:
+        return "its outputs differ"
+    if (stable.key_input, stable.label) != (candidate.key_input, candidate.label):
+        return "its routing key or label differs"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityCase:
     """How far one exported graph was from eager PyTorch on one edge batch."""

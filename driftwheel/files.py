@@ -4,10 +4,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from driftwheel.errors import BusyError
 
@@ -61,9 +63,14 @@ def published_folder(folder: Path) -> Generator[Path]:
                 with file.open("rb+") as handle:
                     os.fsync(handle.fileno())
         sync_folder(temporary)
-        if not folder.exists():
+        for inner in {file.parent for file in temporary.rglob("*")}:
+            sync_folder(inner)
+        try:
             temporary.rename(folder)
-            sync_folder(folder.parent)
+        except OSError:
+            if not folder.exists():
+                raise  # otherwise another process was first
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -77,8 +84,11 @@ def remove_leftovers(folder: Path, *, older_than_s: float, now_s: float) -> list
     """
     removed: list[Path] = []
     for entry in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if now_s - entry.stat().st_mtime < older_than_s:
-            continue
+        try:
+            if now_s - entry.stat().st_mtime < older_than_s:
+                continue
+        except FileNotFoundError:
+            continue  # its owner was quicker
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
@@ -103,7 +113,7 @@ def exclusive_lock(path: Path, *, purpose: str) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(file)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
@@ -115,6 +125,28 @@ def exclusive_lock(path: Path, *, purpose: str) -> Generator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _lock_soon(file: TextIO) -> None:
+    """Lock a file, giving somebody who only asks (``is_locked``) a moment to be done."""
+    for pause_s in (0.01, 0.05):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(pause_s)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds ``path`` with ``exclusive_lock``; asking hinders nobody who wants it at the same time."""
+    if not path.exists():
+        return False
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

@@ -260,4 +260,5 @@ def _validated(make: Callable[[], Settings]) -> Settings:
         raise ConfigurationError(f"these settings cannot be used: {faults}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"the configuration file is not TOML: {error}") from None
-    return settings.model_copy(update={"home": settings.home.absolute()})
+    models = settings.models_folder and settings.models_folder.absolute()
+    return settings.model_copy(update={"home": settings.home.absolute(), "models_folder": models})

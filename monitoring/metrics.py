@@ -50,9 +50,6 @@ class ServingMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("driftwheel_requests_in_flight", "Requests being answered.", registry=registry)
-        self.queued_rows = Gauge(
-            "driftwheel_queued_rows", "Rows that wait for a busy model.", ["model", "version"], registry=registry
-        )
         self.logged_rows = Counter(
             "driftwheel_prediction_log_rows", "Rows written to the prediction log.", ["model"], registry=registry
         )

@@ -5,7 +5,8 @@ from importlib.metadata import version
 
 SERVER_NAME = "driftwheel"
 PLATFORM = "onnxruntime_onnx"
-PROTOCOL_EXTENSIONS = ("model_repository",)
+PROTOCOL_EXTENSIONS: tuple[str, ...] = ()
+"""None in full yet: the repository's index is there, loading and unloading go by rollouts."""
 
 
 @cache

@@ -70,7 +70,7 @@ class Application:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
         self._log = PredictionLog(settings.prediction_log, settings.log, metrics)
         recorder = Recorder(self._log, metrics)
-        repository = ModelRepository(settings, metrics, self._executor, clock=time.monotonic)
+        self._repository = repository = ModelRepository(settings, metrics, self._executor, clock=time.monotonic)
         self._service = InferenceService(repository, self._log, recorder, settings.serving)
         metrics.ready.set_function(lambda: float(self._service.ready))
         routes = [
@@ -88,6 +88,7 @@ class Application:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._repository.close()
         await self._log.close()
         self._executor.shutdown(cancel_futures=True)
 

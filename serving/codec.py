@@ -19,6 +19,8 @@ NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
 
 _LENGTH = struct.Struct("<I")
 
+_LARGEST_FP32 = float(np.finfo(np.float32).max)
+
 
 def from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[Any]:
     """An array ``[rows]`` over the bytes of a raw tensor, without a copy for numbers.
@@ -78,7 +80,7 @@ def from_list(spec: InputSpec, rows: int, values: Sequence[Any]) -> NDArray[Any]
 
 _EXPECTED: dict[Datatype, str] = {
     "INT64": "whole numbers of 64 bits",
-    "FP32": "numbers (null where missing)",
+    "FP32": "numbers of 32 bits (null where missing)",
     "BYTES": "text (null where missing)",
 }
 
@@ -88,7 +90,9 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if value is None or isinstance(value, bool):
+        return value is None
+    return isinstance(value, (int, float)) and -_LARGEST_FP32 <= value <= _LARGEST_FP32
 
 
 def _is_text(value: object) -> bool:

@@ -26,6 +26,8 @@ class Code:
     http: int
 
 
+_LONGEST_MESSAGE = 1000
+
 OK_CODE = Code("OK", 0, 200)
 INTERNAL = Code("INTERNAL", 13, 500)
 """What no row below names: a fault of ours."""
@@ -50,3 +52,8 @@ METHOD_NOT_ALLOWED = Code("UNIMPLEMENTED", 12, 405)
 def code_of(error: RequestError) -> Code:
     """The code of an error."""
     return _CODES.get(type(error), INTERNAL)
+
+
+def shortened(message: str) -> str:
+    """A message that fits: it may quote what the caller sent, and gRPC clients refuse trailers over 8 KiB."""
+    return message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…"

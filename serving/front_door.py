@@ -141,15 +141,21 @@ class FrontDoor:
 
     def drain(self) -> None:
         """Readiness off, no new connections, finish what is in flight, flush the log, end."""
-        if self._process.poll() is None:
-            runtime.request_drain(self._settings)
-            with contextlib.suppress(OSError, http.client.HTTPException):  # it may be ending already
-                # Each answer now tells its connection to go away (GOAWAY); new ones are still taken for a moment.
-                self._admin("POST", "/drain_listeners?graceful&skip_exit")
-                time.sleep(_GRACE_S)
-                self._admin("POST", "/drain_listeners")
-                self._await_idle()
-        self.end()
+        try:
+            if self._process.poll() is None:
+                self._drain_connections()
+        finally:
+            self.end()
+
+    def _drain_connections(self) -> None:
+        runtime.request_drain(self._settings)
+        # It may be ending already, and then answers with nothing, or with half of something.
+        with contextlib.suppress(OSError, http.client.HTTPException, LookupError, ValueError):
+            # Each answer now tells its connection to go away (GOAWAY); new ones are still taken for a moment.
+            self._admin("POST", "/drain_listeners?graceful&skip_exit")
+            time.sleep(_GRACE_S)
+            self._admin("POST", "/drain_listeners")
+            self._await_idle()
 
     def _await_idle(self) -> None:
         """Wait until no connection is left, or none of those left has called for a while."""

@@ -21,6 +21,7 @@ import structlog
 from numpy.typing import NDArray
 
 from driftwheel.contracts import Arm, Signature
+from driftwheel.errors import UnavailableError
 from driftwheel.predictions import (
     FEEDBACK_SCHEMA,
     INPUT_PREFIX,
@@ -118,7 +119,8 @@ class PredictionLog:
         if self._flusher is not None:
             await self._flusher
         await self.flush()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._seal_all)
+        for writer in self._writers():
+            await self._guarded(writer.seal)
         self._thread.shutdown()
 
     def wants(self) -> bool:
@@ -144,7 +146,11 @@ class PredictionLog:
         table.pending.append(logged)
 
     async def accept(self, feedback: Sequence[Feedback]) -> None:
-        """Return once the labels are on disk."""
+        """Return once the labels are on disk.
+
+        Raises:
+            UnavailableError: They could not be written; none was accepted.
+        """
         self._feedback_pending.extend(feedback)
         if self._feedback_flush is None:
             self._feedback_flush = asyncio.ensure_future(self._flush_feedback())
@@ -156,7 +162,11 @@ class PredictionLog:
         pending, self._feedback_pending = self._feedback_pending, []
         self._feedback_flush = None
         batch = _feedback_batch(pending, self._now_us())
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._feedback_writer.append, batch)
+        try:
+            await self._on_thread(self._feedback_writer.append, batch)
+        except Exception as error:
+            _log.exception("log.feedback_failed", labels=len(pending))
+            raise UnavailableError(f"the feedback could not be written ({error}); nothing was accepted") from error
         for feedback in pending:
             self._metrics.feedback.labels(feedback.model).inc()
 
@@ -164,39 +174,42 @@ class PredictionLog:
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._settings.flush_interval_ms / 1000)
-            try:
-                await self.flush()
-            except OSError:
-                # A full disk must not end serving; rows are counted as dropped and the next flush tries again.
-                _log.exception("log.flush_failed")
+            await self.flush()
 
     async def flush(self) -> None:
-        """Write what is pending now."""
-        taken = [(key, table, table.pending) for key, table in self._tables.items()]
+        """Write what is pending now. What cannot be written is counted as dropped; serving goes on."""
+        taken = [(key, table, table.pending) for key, table in self._tables.items() if table.pending]
         for _, table, _ in taken:
             table.pending = []
         self._pending_rows = 0
-        loop = asyncio.get_running_loop()
         for (model, _), table, pending in taken:
             rows = sum(logged.rows for logged in pending)
-            try:
-                await loop.run_in_executor(self._thread, _write, table, pending)
-            except OSError:
-                self._metrics.dropped_rows.labels(model).inc(rows)
-                raise
-            self._metrics.logged_rows.labels(model).inc(rows)
-        await loop.run_in_executor(self._thread, self._feedback_writer.seal_if_old)
+            written = await self._guarded(_write, table, pending)
+            (self._metrics.logged_rows if written else self._metrics.dropped_rows).labels(model).inc(rows)
+        await self._guarded(self._seal_due)
 
-    def _seal_all(self) -> None:
-        for table in self._tables.values():
-            table.writer.seal()
-        self._feedback_writer.seal()
+    async def _guarded(self, work: Callable[..., None], *arguments: Any) -> bool:
+        """Whether the work was done. A full disk, or whatever else it was, must not end the log."""
+        try:
+            await self._on_thread(work, *arguments)
+        except Exception:  # noqa: BLE001 (see above; it is logged and counted)
+            _log.exception("log.write_failed")
+            return False
+        return True
+
+    async def _on_thread(self, work: Callable[..., None], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _writers(self) -> list[SegmentWriter]:
+        return [self._feedback_writer, *(table.writer for table in self._tables.values())]
+
+    def _seal_due(self) -> None:
+        for writer in self._writers():
+            writer.seal_if_due()
 
 
 def _write(table: _Table, pending: list[Logged]) -> None:
-    if pending:
-        table.writer.append(prediction_batch(table.signature, pending))
-    table.writer.seal_if_old()
+    table.writer.append(prediction_batch(table.signature, pending))
 
 
 def prediction_batch(signature: Signature, pending: Sequence[Logged]) -> pa.RecordBatch:

@@ -79,9 +79,9 @@ class Recommender:
             InvalidRequestError: Text where numbers are meant, or the other way round.
         """
         for field, vocabulary, ids in (("user_id", self._users, [user]), ("exclude", self._items, exclude)):
-            wrong = [one for one in ids if isinstance(one, str) != vocabulary.is_text]
+            wrong = [one for one in ids if isinstance(one, str) != vocabulary.is_text or not _fits(one)]
             if wrong:
-                expected = "text" if vocabulary.is_text else "whole numbers"
+                expected = "text" if vocabulary.is_text else "whole numbers of 64 bits"
                 raise InvalidRequestError(f"{field} must hold {expected}, got {wrong[0]!r}")
 
     def recommend(self, user: int | str, k: int, exclude: Sequence[int | str]) -> Recommendation:
@@ -130,3 +130,7 @@ class Recommender:
         items = [self._catalogue.items[index - 1] for index in indices]
         titles = [self._catalogue.titles[index - 1] for index in indices]
         return Recommendation(source, items, titles, scores)
+
+
+def _fits(one: int | str) -> bool:
+    return isinstance(one, str) or -(2**63) <= one < 2**63

@@ -87,6 +87,7 @@ class ModelRepository:
         self._clock = clock
         self._served: dict[str, ServedModel] = {}
         self._failures: dict[str, tuple[Rollout | None, str, float]] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
     def model(self, name: str) -> ServedModel:
         """The snapshot of one model.
@@ -127,20 +128,39 @@ class ModelRepository:
         """Follow the rollout files until cancelled."""
         while True:
             await asyncio.sleep(self._settings.serving.poll_interval_ms / 1000)
-            await self.sync()
+            try:
+                await self.sync(wait=False)
+            except OSError:
+                _log.exception("rollouts.unreadable", folder=str(self._settings.rollouts))
 
-    async def sync(self) -> None:
-        """Bring every model to what its rollout says."""
+    async def sync(self, *, wait: bool = True) -> None:
+        """Bring every model to what its rollout says.
+
+        Args:
+            wait: Until all is loaded; False: loading goes on beside, and a model that is loading is left to it.
+        """
         names = list_rollouts(self._settings.rollouts)
-        for name in [name for name in self._served if name not in names]:
+        for name in {*self._served, *self._failures} - set(names):
             self._drop(name)
         for name in names:
-            await self._sync_model(name)
+            if name not in self._loading:
+                self._loading[name] = task = asyncio.create_task(self._sync_model(name))
+                task.add_done_callback(lambda _, name=name: self._loading.pop(name, None))
+        if wait:
+            await asyncio.gather(*self._loading.values())
+
+    async def close(self) -> None:
+        """End what is being loaded."""
+        loading = list(self._loading.values())
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
 
     def _drop(self, name: str) -> None:
-        self._show(self._served.pop(name), None)
         self._failures.pop(name, None)
-        _log.info("model.dropped", model=name)
+        if (served := self._served.pop(name, None)) is not None:
+            self._show(served, None)
+            _log.info("model.dropped", model=name)
 
     async def _sync_model(self, name: str) -> None:
         served, rollout = self._served.get(name), None
@@ -149,19 +169,35 @@ class ModelRepository:
             if self._is_current(name, rollout):
                 return
             stable = await self._loaded(served, name, rollout.stable)
-        except DriftwheelError as error:
-            self._refuse(name, rollout, error.message)
+            if rollout.candidate is not None and (served is None or served.rollout != rollout):
+                # What is at hand serves at once: a promotion or the end of a trial never waits for a bundle to load.
+                at_hand = served.versions.get(rollout.candidate) if served else None
+                self._serve(name, ServedModel(rollout, Split(rollout), stable, at_hand))
+            candidate = None
+            if rollout.candidate is not None:
+                candidate = await self._loaded(self._served.get(name), name, rollout.candidate)
+        except Exception as error:  # noqa: BLE001 (a bundle can be damaged in more ways than we know; the others go on)
+            self._refuse(name, rollout, error)
             return
-        candidate = await self._candidate(served, rollout)
+        self._failures.pop(name, None)
         fresh = ServedModel(rollout, Split(rollout), stable, candidate)
+        if (
+            name not in self._served
+            or fresh.versions != self._served[name].versions
+            or rollout != self._served[name].rollout
+        ):
+            self._serve(name, fresh)
+
+    def _serve(self, name: str, fresh: ServedModel) -> None:
+        self._show(self._served.get(name), fresh)
         self._served[name] = fresh
-        self._show(served, fresh)
+        rollout = fresh.rollout
         _log.info(
             "rollout.applied",
             model=name,
             revision=rollout.revision,
             stable=rollout.stable,
-            candidate=rollout.candidate,
+            candidate=fresh.candidate.version if fresh.candidate else None,
             weight=rollout.weight,
         )
 
@@ -172,23 +208,12 @@ class ModelRepository:
             return failure[0] == rollout and self._clock() - failure[2] < _RETRY_S
         return name in self._served and self._served[name].rollout == rollout
 
-    async def _candidate(self, served: ServedModel | None, rollout: Rollout) -> LoadedVersion | None:
-        """The candidate, or None where there is none or it is refused: stable then gets its share too."""
-        candidate = None
-        if rollout.candidate is not None:
-            try:
-                candidate = await self._loaded(served, rollout.model, rollout.candidate)
-            except DriftwheelError as error:
-                self._refuse(rollout.model, rollout, error.message)
-                return None
-        self._failures.pop(rollout.model, None)
-        return candidate
-
-    def _refuse(self, name: str, rollout: Rollout | None, reason: str) -> None:
+    def _refuse(self, name: str, rollout: Rollout | None, error: Exception) -> None:
+        reason = error.message if isinstance(error, DriftwheelError) else f"{type(error).__name__}: {error}"
         before = self._failures.get(name)
         self._failures[name] = (rollout, reason, self._clock())
-        self._metrics.load_failures.labels(name).inc()
         if before is None or before[:2] != (rollout, reason):
+            self._metrics.load_failures.labels(name).inc()
             _log.error("rollout.refused", model=name, reason=reason, still_serving=name in self._served)
 
     async def _loaded(self, served: ServedModel | None, name: str, version: int) -> LoadedVersion:

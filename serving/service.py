@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from driftwheel.contracts import Arm, Signature, Task
 from driftwheel.errors import (
     DeadlineExceededError,
     InvalidRequestError,
+    ModelFaultError,
     NotFiniteError,
     NotFoundError,
     RequestError,
@@ -30,6 +32,10 @@ from serving.prediction_log import Feedback, PredictionLog
 from serving.recommend import Recommendation
 from serving.recording import Recorder, Running
 from serving.repository import ModelRepository, ServedModel
+
+_log = structlog.get_logger()
+
+_LONGEST_ID = 128
 
 Decode = Callable[[Signature], tuple[Tensors, int]]
 """From the wire to arrays ``[rows]`` and the number of rows; raises InvalidRequestError or TooLargeError."""
@@ -115,9 +121,10 @@ class InferenceService:
             feed = encode(loaded.bundle.manifest.signature, loaded.vocabularies, inputs)
             outputs = await loaded.batcher.run(feed, rows, call.deadline)
             _refuse_non_finite(outputs, loaded)
-        except RequestError as error:
-            self._recorder.failed(running, error, inputs, rows)
-            raise
+        except Exception as error:
+            fault = _fault(error, loaded)
+            self._recorder.failed(running, fault, inputs, rows)
+            raise fault from error
         return Answer(loaded, arm, self._recorder.answered(running, inputs, outputs, rows), outputs, rows)
 
     def _resolve(self, call: InferCall) -> tuple[Tensors, int, LoadedVersion, Arm]:
@@ -161,9 +168,10 @@ class InferenceService:
         try:
             recommendation = loaded.recommender.recommend(call.user, call.k, call.exclude)
             _refuse_non_finite({"score": recommendation.scores}, loaded)
-        except RequestError as error:
-            self._recorder.failed(running, error, {}, 1)
-            raise
+        except Exception as error:
+            fault = _fault(error, loaded)
+            self._recorder.failed(running, fault, {}, 1)
+            raise fault from error
         inputs, outputs = _as_rows(loaded, call.user, recommendation)
         # An empty list is a row too, without item and score: the canary judge must see it.
         prediction_id = self._recorder.answered(running, inputs, outputs, max(1, len(recommendation.items)))
@@ -216,7 +224,7 @@ class InferenceService:
     def _checked_feedback(self, position: int, prediction_id: str, row: int, label: float) -> Feedback:
         name, _, rest = prediction_id.partition(".")
         version, _, token = rest.partition(".")
-        if not (name and version.isdecimal() and token):
+        if not (name and version.isdecimal() and token and len(prediction_id) <= _LONGEST_ID):
             raise InvalidRequestError(
                 f"feedback[{position}].prediction_id must be the id that an answer bore, got {prediction_id[:80]!r}"
             )
@@ -233,6 +241,14 @@ class InferenceService:
     def _refused(self, error: RequestError, model: str, protocol: str) -> None:
         known = any(served.rollout.model == model for served in self.repository.models())
         self._recorder.refused(code_of(error), model=model if known else "unknown", protocol=protocol)
+
+
+def _fault(error: Exception, loaded: LoadedVersion) -> RequestError:
+    """A version's failure as the caller and the canary judge see it: a crash of any kind counts against the version."""
+    if isinstance(error, RequestError):
+        return error
+    _log.exception("model.crashed", model=loaded.name, version=loaded.version, exc_info=error)
+    return ModelFaultError(f"{loaded.label} failed on this request; the server's log says why")
 
 
 def _refuse_non_finite(outputs: Tensors, loaded: LoadedVersion) -> None:

@@ -151,15 +151,20 @@ def _golden(folder: Path, signature: Signature, vocabularies: dict[str, Vocabula
     pq.write_table(pa.table(columns | {f"out_{name}": output, "label": label}), folder / REFERENCE)
 
 
-def make_rating_bundle(models: Path, version: int, *, name: str = "mf", shift: float = 0.0) -> Bundle:
-    """A rating model of biases: ``score = user + item + shift``, clipped to 0.5..5."""
+def make_rating_bundle(
+    models: Path, version: int, *, name: str = "mf", shift: float = 0.0, users: int = len(USERS)
+) -> Bundle:
+    """A rating model of biases: ``score = user + item + shift``, clipped to 0.5..5.
+
+    With fewer ``users`` than there are, recommending for the last ones crashes.
+    """
     vocabularies = {"user_id": Vocabulary(USERS), "item_id": Vocabulary(ITEM_IDS)}
     with published_folder(bundle_folder(models, name, version)) as folder:
         (folder / ONNX_GRAPH).write_bytes(_rating_graph(shift))
         (folder / RECOMMEND_GRAPH).write_bytes(_recommend_graph(shift))
         items = {"item_id": ITEM_IDS, "title": TITLES, "popularity": [3, 9, 1, 4, 2]}
         pq.write_table(pa.table(items), folder / ITEMS)
-        np.savez(folder / SEEN, offsets=np.array([0, 0, 1, 3, 3]), items=np.array([4, 1, 2]))
+        np.savez(folder / SEEN, offsets=np.array([0, 0, 1, 3, 3])[: users + 2], items=np.array([4, 1, 2]))
         inputs = {"user_id": np.array([7, 15, 99]), "item_id": np.array([10, 50, 40])}
         _golden(folder, RATING_SIGNATURE, vocabularies, inputs)
         _seal(folder, name, version, "rating", RATING_SIGNATURE, vocabularies)

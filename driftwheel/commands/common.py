@@ -8,10 +8,11 @@ from rich.console import Console
 
 from driftwheel.settings import Settings, load_settings
 
-PEOPLE = Console(stderr=True)
-"""Progress and notes: standard error, so that standard output holds the answer alone."""
+PEOPLE = Console(stderr=True, markup=False)
+"""Progress and notes: standard error, so that standard output holds the answer alone. No markup:
+what is printed can be a user's own words, and "[/b]" in them must stay "[/b]"."""
 
-ANSWER = Console()
+ANSWER = Console(markup=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, for example mf or churn.")]

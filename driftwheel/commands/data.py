@@ -47,5 +47,5 @@ def _prepare(ctx: typer.Context, sources: "Sources", task: "Task", *, learn: boo
         return
     split = ", ".join(f"{name} {rows:,}" for name, rows in dataset.rows.items())
     dropped = ", ".join(f"{rows:,} {reason}" for reason, rows in dataset.dropped.items() if rows) or "none"
-    PEOPLE.print(f"[bold]{dataset.folder}[/]\n  rows: {split}\n  left out: {dropped}", highlight=False)
+    PEOPLE.print(f"{dataset.folder}\n  rows: {split}\n  left out: {dropped}", highlight=False)
     PEOPLE.print(f"  fingerprint: {dataset.fingerprint}", highlight=False)

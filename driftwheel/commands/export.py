@@ -44,4 +44,4 @@ def export(
     if as_json:
         answer_json({"bundle": bundle.folder, "files": bundle.manifest.files})
     else:
-        PEOPLE.print(f"[bold]{bundle.folder}[/]", highlight=False)
+        PEOPLE.print(str(bundle.folder), highlight=False)

@@ -1,4 +1,4 @@
-"""``driftwheel models``: what is registered, what is exported, what serves."""
+"""``driftwheel models``: what is exported, and what serves."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 from driftwheel.commands.common import ANSWER, Json, answer_json, resolved
 
-app = typer.Typer(help="Models and versions: registered, exported, in service.", no_args_is_help=True)
+app = typer.Typer(help="Exported versions: metrics, state, soundness.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -1,6 +1,7 @@
 """``driftwheel up``: the whole wheel."""
 
 import signal
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ from driftwheel.commands.common import ANSWER, PEOPLE, Json, answer_json, resolv
 from driftwheel.commands.tables import with_sources
 
 if TYPE_CHECKING:
+    from driftwheel.settings import Settings
     from driftwheel.wheel.sources import Sources
 
 
@@ -47,13 +49,23 @@ def up(
             else:
                 print_summary(ANSWER, settings, report)
             if not once:
-                _serve_on()
+                _serve_on(settings)
 
 
-def _serve_on() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
+def _serve_on(settings: "Settings") -> None:
+    """Wait for Ctrl-C or SIGTERM.
+
+    Raises:
+        DriftwheelError: The server ended by itself.
+    """
+    from driftwheel.errors import DriftwheelError
+    from driftwheel.wheel.server import running_server
+
     PEOPLE.print("Serving until Ctrl-C.")
     try:
-        signal.pause()
+        while running_server(settings) is not None:
+            time.sleep(1)
     except KeyboardInterrupt:
         PEOPLE.print("Draining.")
+        return
+    raise DriftwheelError("the server ended by itself", hint=f"its last words are in {settings.runtime / 'server.log'}")

@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from driftwheel.bundle import Bundle, read_bundle
-from driftwheel.errors import NotFoundError
+from driftwheel.bundle import Bundle, bundle_folder, read_bundle, read_manifest
+from driftwheel.contracts import incompatibility
+from driftwheel.errors import NotFoundError, RolloutError
 from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
@@ -172,6 +173,7 @@ def enter(
         rollout = serve_stable(settings.rollouts, made.name, made.version, by=by, now=now())
         entry: Entry = "in service"
     else:
+        check_compatible(settings, made.bundle)
         plan = {} if steps is None else {"steps": steps}
         rollout = start_candidate(settings.rollouts, made.name, made.version, by=by, now=now(), **plan)
         entry = "on trial"
@@ -180,6 +182,23 @@ def enter(
     )
     sync_aliases(settings, rollout)
     return entry, rollout
+
+
+def check_compatible(settings: Settings, candidate: Bundle) -> None:
+    """Refuse a candidate that cannot answer the requests that the version in service gets: its users would see errors.
+
+    Raises:
+        RolloutError: Inputs, outputs, routing key or label differ.
+    """
+    rollout = current_rollout(settings, candidate.name)
+    if rollout is None:
+        return
+    stable = read_manifest(bundle_folder(settings.models, candidate.name, rollout.stable)).signature
+    if (why := incompatibility(stable, candidate.manifest.signature)) is not None:
+        raise RolloutError(
+            f"version {candidate.version} of {candidate.name!r} cannot go on trial beside version {rollout.stable}: {why}",
+            hint=f"give it a name of its own, or driftwheel canary promote {candidate.name} {candidate.version}",
+        )
 
 
 def sync_aliases(settings: Settings, rollout: Rollout) -> None:

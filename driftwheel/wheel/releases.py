@@ -9,7 +9,7 @@ from driftwheel.rollout import Rollout
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.judging import record_rollout
-from driftwheel.wheel.lifecycle import sync_aliases
+from driftwheel.wheel.lifecycle import check_compatible, sync_aliases
 from monitoring.ledger import Ledger
 
 Change = Literal["step", "pause", "resume", "promote", "abort"]
@@ -35,12 +35,13 @@ def start_trial(settings: Settings, model: str, version: int, *, steps: tuple[fl
     Raises:
         NotFoundError: It has no bundle.
         BundleError: Its bundle is damaged.
-        RolloutError: There is nothing to compare it with, or another candidate is on trial.
+        RolloutError: There is nothing to compare it with, it cannot answer the same requests, or another candidate is
+            on trial.
     """
-    read_bundle(settings.models, model, version)
-    return _recorded(
-        settings, rollouts.start_candidate(settings.rollouts, model, version, steps=steps, by=by, now=now()), by=by
-    )
+    candidate = read_bundle(settings.models, model, version)
+    check_compatible(settings, candidate)
+    changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, by=by, now=now())
+    return _recorded(settings, changed, by=by)
 
 
 def put_in_service(settings: Settings, model: str, version: int) -> Rollout:

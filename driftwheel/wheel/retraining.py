@@ -59,8 +59,12 @@ def retrain(
             f"version {rollout.candidate} of {model!r} is on trial already",
             hint=f"driftwheel canary watch {model}, or driftwheel canary abort {model}",
         )
-    started = now()
     with lease(settings.runtime / f"retrain-{model}.lock"):
+        started = now()
+        # Written first, so that one that is killed again and again counts against the daily cap.
+        Ledger(settings.ledger).append(
+            "retrain", model, at=started, summary=f"started ({reason})", payload={"event": "started", "reason": reason}
+        )
         try:
             result = _retrain(settings, sources, model, reporter, until=until, steps=steps)
         except DriftwheelError as error:
@@ -91,6 +95,7 @@ def _retrain(
 
 def _record(settings: Settings, model: str, started: str, reason: str, result: RetrainOutcome) -> None:
     payload = {
+        "event": "finished",
         "started_at": started,
         "reason": reason,
         "outcome": result.outcome,

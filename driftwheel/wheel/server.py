@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from driftwheel.client import Client, ClientError
-from driftwheel.errors import BusyError, ConfigurationError, DriftwheelError
-from driftwheel.files import exclusive_lock
+from driftwheel.errors import ConfigurationError, DriftwheelError
+from driftwheel.files import is_locked
 from driftwheel.processes import tied
 from driftwheel.settings import Settings
 from serving import runtime
@@ -21,12 +21,10 @@ _APPLY_TIMEOUT_S = 20.0
 
 def running_server(settings: Settings) -> ServerAddress | None:
     """Where this home is served already; None where it is not."""
-    try:
-        with exclusive_lock(runtime.lock_path(settings), purpose="serving"):
-            return None
-    except BusyError:
-        # Between taking the lock and answering, or between the last answer and the end, it has no address to give.
-        return runtime.server_address(settings) or ServerAddress(settings.serving.host, settings.serving.port, 0)
+    if not is_locked(runtime.lock_path(settings)):
+        return None
+    # Between taking the lock and answering, or between the last answer and the end, it has no address to give.
+    return runtime.server_address(settings) or ServerAddress(settings.serving.host, settings.serving.port, 0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from driftwheel.settings import Settings
 from driftwheel.wheel.turn import ModelReport, TurnReport
+from training.mlflow_store import tracking_uri
 
 _HEADLINES = ("rmse", "mae", "ndcg@10", "auc", "log_loss")
 
@@ -54,7 +55,7 @@ def _print_where_to_look(console: Console, settings: Settings, report: TurnRepor
     home = "" if settings.home == Path(".driftwheel").absolute() else f" --home {settings.home}"
     places.add_row("what was decided", f"driftwheel{home} ledger")
     places.add_row("versions", f"driftwheel{home} models list")
-    places.add_row("runs", f"mlflow ui --backend-store-uri sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}")
+    places.add_row("runs", f"mlflow ui --backend-store-uri {tracking_uri(settings)}")
     console.print(places, highlight=False, soft_wrap=True, overflow="fold")
 
 

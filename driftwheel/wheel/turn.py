@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from driftwheel.bundle import read_bundle
+from driftwheel.bundle import bundle_folder, read_bundle, read_manifest
 from driftwheel.client import Client
 from driftwheel.contracts import Task
 from driftwheel.errors import DriftwheelError
-from driftwheel.files import remove_leftovers, write_atomically
+from driftwheel.files import TEMPORARY_PREFIX, remove_leftovers, write_atomically
 from driftwheel.rollout import read_rollout
 from driftwheel.settings import Settings
 from driftwheel.wheel.judging import look
@@ -111,9 +111,8 @@ class Turn:
 
     def _tidy(self) -> None:
         """Delete what killed processes left half-written, where nobody can still be writing."""
-        for folder in (self._settings.home, self._settings.data, self._settings.jobs, self._settings.rollouts):
-            if folder.is_dir():
-                remove_leftovers(folder, older_than_s=_LEFTOVERS_AGE_S, now_s=time.time())
+        for leftover in self._settings.home.rglob(f"{TEMPORARY_PREFIX}*"):
+            remove_leftovers(leftover.parent, older_than_s=_LEFTOVERS_AGE_S, now_s=time.time())
 
     def _first_version(self, report: ModelReport, cut: str) -> None:
         """Steps 1 to 4: data, training, gate, export; only where nothing is in service yet."""
@@ -144,25 +143,21 @@ class Turn:
         count: int,
         on_progress: Callable[[int, int], None],
     ) -> ReplayReport:
-        """Replay the next rows where the last turn left off, from the start again at the end."""
+        """Replay the next rows where the last turn left off; none once all have been seen."""
         done = self._cursors().get(report.model, 0)
-        if done >= len(rows):
-            done = 0
         chunk = rows.iloc[done : done + count]
         rollout = read_rollout(self._settings.rollouts, report.model)
-        signature = read_bundle(self._settings.models, report.model, rollout.stable).manifest.signature
-        part = replay(
-            client,
-            report.model,
-            signature,
-            chunk,
-            key_column=None if signature.key_input else "customer",
-            on_progress=lambda n: on_progress(n, len(chunk)),
-        )
+        signature = read_manifest(bundle_folder(self._settings.models, report.model, rollout.stable)).signature
+
+        def progress(answered: int) -> None:
+            self._write_cursor(report.model, done + answered)
+            on_progress(answered, len(chunk))
+
+        key = None if signature.key_input else "customer"
+        part = replay(client, report.model, signature, chunk, key_column=key, on_progress=progress)
         # The log is written in the background; what was just answered is on disk after the next flush.
         time.sleep(2 * self._settings.log.flush_interval_ms / 1000)
         report.traffic.add(part)
-        self._write_cursor(report.model, done + len(chunk))
         return part
 
     def _cursors(self) -> dict[str, int]:
@@ -181,7 +176,11 @@ class Turn:
                 part = self._replay_next(
                     client, report, rows, WATCH_ROWS, lambda n, all_: task.update(n, all_, f"{n:,} of {all_:,}")
                 )
-                task.finish(str(part))
+                task.finish(
+                    str(part)
+                    if part.sent
+                    else "all recorded rows have been replayed; driftwheel replay sends them again"
+                )
 
     def _look_for_drift(self, report: ModelReport) -> None:
         """Step 7."""
@@ -211,12 +210,15 @@ class Turn:
         replayed = 0
         with self._reporter.task(f"Judging {report.model} version {rollout.candidate} on live traffic") as task:
             while rollout.candidate is not None and replayed < CANARY_ROWS:
-                replayed += self._replay_next(client, report, rows, LOOK_EVERY_ROWS, lambda n, all_: None).sent
+                sent = self._replay_next(client, report, rows, LOOK_EVERY_ROWS, lambda n, all_: None).sent
+                replayed += sent
                 verdict, rollout = look(self._settings, report.model)
                 report.verdict = verdict.summary
                 task.update(replayed, CANARY_ROWS, f"{verdict.decision} at {rollout.weight:.0%}")
                 if verdict.decision != "HOLD":
                     self._reporter.note(verdict.summary)
+                if not sent and verdict.decision == "HOLD":
+                    break  # no more recorded traffic: the candidate stays on trial until there is some
             task.finish(f"{replayed:,} calls, {report.verdict}")
 
     def _sum_up(self, report: ModelReport) -> None:

@@ -19,7 +19,7 @@ from driftwheel.contracts import InputSpec, OutputSpec
 from driftwheel.errors import InvalidRequestError, OverloadedError, RequestError, TooLargeError
 from serving._proto import open_inference_pb2 as pb
 from serving.about import PLATFORM, PROTOCOL_EXTENSIONS, SERVER_NAME, server_version
-from serving.codes import INTERNAL, UNIMPLEMENTED, Code, code_of
+from serving.codes import INTERNAL, UNIMPLEMENTED, Code, code_of, shortened
 from serving.recording import Recorder
 from serving.service import InferenceService
 from serving.transports.asgi import ClientGoneError, Receive, Scope, Send, header, read_body
@@ -212,7 +212,7 @@ def deadline(timeout: bytes, now: float) -> float | None:
 async def _send_error(send: Send, code: Code, message: str, *, retry_after_s: float | None = None) -> None:
     headers = [
         (b"grpc-status", str(code.grpc).encode()),
-        (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
+        (b"grpc-message", quote(shortened(message), safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
     ]
     if retry_after_s is not None:
         headers.append((b"grpc-retry-pushback-ms", str(int(retry_after_s * 1000)).encode()))

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs
 
 import msgspec
 import structlog
 
-from driftwheel.errors import NotFoundError, OverloadedError, RequestError
-from serving.codes import INTERNAL, METHOD_NOT_ALLOWED, code_of
+from driftwheel.errors import NotFoundError, OverloadedError, RequestError, UnauthenticatedError
+from serving.codes import INTERNAL, METHOD_NOT_ALLOWED, code_of, shortened
 from serving.recording import Recorder
-from serving.transports.asgi import ClientGoneError, Headers, Receive, Scope, Send, read_body
+from serving.transports.asgi import ClientGoneError, Headers, Receive, Scope, Send, header, read_body
 
 _log = structlog.get_logger()
 
@@ -25,7 +24,6 @@ class Request:
 
     parts: tuple[str, ...]
     """The variable parts of the path, in order."""
-    query: dict[str, list[str]]
     body: bytes
 
 
@@ -97,12 +95,12 @@ class HttpTransport:
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         try:
+            _refuse_other_sites(scope)
             route, parts = self._find(scope["method"], split_path(scope["path"]))
             if route is None:
                 return _not_allowed(parts)
             body = await read_body(scope, receive, self._max_request_bytes)
-            query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=100)
-            return await route.handler(Request(parts, query, body))
+            return await route.handler(Request(parts, body))
         except RequestError as error:
             return error_response(error)
         except ClientGoneError:
@@ -132,6 +130,16 @@ class HttpTransport:
         return None, tuple(allowed)
 
 
+def _refuse_other_sites(scope: Scope) -> None:
+    """Refuse what a page of another site made a browser send: a loopback port is no secret from web pages.
+
+    Raises:
+        UnauthenticatedError: The browser says that it is so (Fetch Metadata, ``Sec-Fetch-Site``).
+    """
+    if header(scope, b"sec-fetch-site") in (b"cross-site", b"same-site"):
+        raise UnauthenticatedError("requests from pages of other sites are refused")
+
+
 def _not_allowed(methods: tuple[str, ...]) -> Response:
     names = ", ".join(sorted(set(methods)))
     body = msgspec.json.encode({"error": f"this path takes {names}"})
@@ -143,4 +151,6 @@ def error_response(error: RequestError) -> Response:
     headers: Headers = []
     if isinstance(error, OverloadedError):
         headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
-    return Response(msgspec.json.encode({"error": error.message}), status=code_of(error).http, headers=headers)
+    return Response(
+        msgspec.json.encode({"error": shortened(error.message)}), status=code_of(error).http, headers=headers
+    )

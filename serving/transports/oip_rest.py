@@ -162,7 +162,7 @@ def _deadline(body: InferJson, now: float) -> float | None:
     timeout_us = body.parameters.get("timeout")
     if timeout_us is None:
         return None
-    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or timeout_us < 0:
+    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or not 0 <= timeout_us < 2**63:
         raise InvalidRequestError(f"parameter 'timeout' must be a whole number of microseconds, got {timeout_us!r}")
     return now + timeout_us / 1e6
 

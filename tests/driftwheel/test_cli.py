@@ -11,7 +11,8 @@ from driftwheel.cli import EXIT_CODES, exit_code
 from driftwheel.client import ClientError
 from driftwheel.errors import AddressInUseError, DataError
 from driftwheel.rollout import serve_stable
-from tests.bundles import make_rating_bundle
+from monitoring.ledger import Ledger
+from tests.bundles import make_churn_bundle, make_rating_bundle
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = "".join(f"{u},{i},{1 + (u + i) % 5},{1_000_000 + 60 * u + i}\n" for u in range(20) for i in range(20))
@@ -108,6 +109,24 @@ def test_a_release_by_hand(tmp_path: Path) -> None:
     assert kinds == ["rollout", "rollout", "verdict", "rollout", "rollout"]
     listed = {row["version"]: row["state"] for row in json.loads(run(tmp_path, "models", "list", "--json").stdout)}
     assert listed == {1: "", 2: "in service"}
+
+
+def test_a_candidate_that_cannot_answer_the_same_requests_is_refused(tmp_path: Path) -> None:
+    make_rating_bundle(tmp_path / "models", 1, name="m")
+    make_churn_bundle(tmp_path / "models", 2, name="m")
+    assert run(tmp_path, "canary", "promote", "m", "1").returncode == 0
+    done = run(tmp_path, "canary", "start", "m", "2")
+    assert (done.returncode, "its inputs differ: contract (BYTES), item_id (INT64)" in done.stderr) == (6, True), (
+        done.stderr
+    )
+
+
+def test_words_that_look_like_markup_are_printed_as_they_are(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.sqlite").append(
+        "retrain", "mf", at="2026-01-01T00:00:00Z", summary="because [/b] of [red]x"
+    )
+    done = run(tmp_path, "ledger")
+    assert (done.returncode, "[/b] of [red]x" in done.stdout) == (0, True), done.stderr
 
 
 def test_verify_names_a_damaged_file(tmp_path: Path) -> None:

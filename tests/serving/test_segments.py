@@ -38,6 +38,7 @@ def test_a_full_segment_is_sealed(tmp_path: Path) -> None:
     writer.append(batch(1, 2))
     assert rows(tmp_path) == []
     writer.append(batch(3, 4))
+    writer.seal_if_due()
     assert (rows(tmp_path), list(tmp_path.glob("*.arrows"))) == ([1, 2, 3, 4], [])
     writer.append(batch(5))
     writer.seal()
@@ -47,7 +48,7 @@ def test_a_full_segment_is_sealed(tmp_path: Path) -> None:
 def test_an_old_segment_is_sealed(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=0)
     writer.append(batch(1))
-    writer.seal_if_old()
+    writer.seal_if_due()
     assert rows(tmp_path) == [1]
 
 
@@ -61,7 +62,7 @@ def test_the_whole_part_of_a_torn_segment_is_kept(tmp_path: Path) -> None:
     for cut in (whole, whole + 1, whole + 9, len(content) - 1):
         torn = tmp_path / f"torn-{cut}.arrows"
         torn.write_bytes(content[:cut])
-        assert [b.num_rows for b in whole_batches(torn)] == [100]
+        assert [b.num_rows for b in whole_batches(torn)[0]] == [100]
     writer.seal()
 
 
@@ -74,7 +75,53 @@ def test_a_segment_torn_in_its_schema_holds_nothing(tmp_path: Path, length: int)
     (tmp_path / "t" / "x.arrows").write_bytes(path.read_bytes()[:length])
     writer.seal()
     assert repair_segments(tmp_path / "t") == 1
-    assert list((tmp_path / "t").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "t").iterdir()] == ([".torn"] if length else [])
+
+
+def test_a_full_disk_loses_no_row_that_was_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=1e9)
+    writer.append(batch(1, 2))
+
+    def write_half(_: pa.RecordBatch) -> None:
+        writer._open._file.write(b"\xff\xff\xff\xff half a message")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._open, "_stream", type("Full", (), {"write_batch": staticmethod(write_half)}))
+    with pytest.raises(OSError, match="No space left"):
+        writer.append(batch(3))
+    writer.append(batch(4, 5))
+    writer.append(batch(6))
+    writer.seal()
+    assert repair_segments(tmp_path) == 1
+    assert sorted(rows(tmp_path)) == [1, 2, 4, 5, 6]
+
+
+def test_a_segment_that_cannot_be_sealed_stays_and_the_log_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=1, seal_after_s=1e9)
+    writer.append(batch(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            writer.seal_if_due()
+    writer.append(batch(2))
+    writer.seal()
+    assert rows(tmp_path) == [2]
+    assert repair_segments(tmp_path) == 1
+    assert sorted(rows(tmp_path)) == [1, 2]
+
+
+def test_a_segment_that_cannot_be_read_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=1, seal_after_s=1e9)
+    writer.append(batch(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        with pytest.raises(OSError, match="Too many open files"):
+            writer.seal()
+        assert repair_segments(tmp_path) == 0
+    assert repair_segments(tmp_path) == 1
+    assert rows(tmp_path) == [1]
 
 
 def test_a_living_process_segment_is_left_alone(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.front_door import check_address, running
 from serving.runtime import server_address
 from serving.segments import repair_segments, whole_batches
+from tests.bundles import make_rating_bundle
 from tests.serving.conftest import BY, connected, prepared_home, rating_request, scores_of
 
 pytestmark = pytest.mark.system
@@ -113,6 +114,36 @@ def test_a_damaged_candidate_is_refused_and_stable_goes_on(tmp_path: Path) -> No
         assert live.http.get("/v2/models/churn").status_code == 200
         metrics = live.http.get("/metrics").text
         assert 'driftwheel_bundle_load_failures_total{model="mf"}' in metrics
+
+
+def test_a_bundle_broken_in_an_unforeseen_way_stops_nobody(tmp_path: Path) -> None:
+    settings = prepared_home(tmp_path)
+    manifest = bundle_folder(settings.models, "mf", 2) / "bundle.json"
+    manifest.unlink()
+    manifest.mkdir()
+    with running(settings) as (door, address), connected(settings, door, address) as live:
+        start_candidate(settings.rollouts, "mf", 2, steps=(0.5, 1.0), **BY)
+        assert "IsADirectoryError" in _wait_for_state(live.stub, "2", "UNAVAILABLE").reason
+        (settings.rollouts / "other.json").write_text("{")
+        time.sleep(0.6)
+        assert live.http.get("/v2/health/ready").status_code == 503
+        (settings.rollouts / "other.json").unlink()
+        abort(settings.rollouts, "mf", **BY)  # the watcher still follows
+        time.sleep(0.6)
+        assert live.http.get("/v2/health/ready").status_code == 200
+        assert live.stub.ModelInfer(rating_request([7], [10])).model_version == "1"
+
+
+def test_a_version_that_crashes_is_on_record_for_the_judge(tmp_path: Path) -> None:
+    settings = prepared_home(tmp_path)
+    make_rating_bundle(settings.models, 3, users=2)
+    serve_stable(settings.rollouts, "mf", 3, **BY)
+    with running(settings) as (door, address), connected(settings, door, address) as live:
+        answer = live.http.post("/v1/recommend", json={"user_id": 400, "k": 2})
+        assert (answer.status_code, "mf version 3 failed on this request" in answer.json()["error"]) == (500, True)
+        assert 'arm="stable",code="INTERNAL",model="mf"' in live.http.get("/metrics").text
+    (path,) = settings.prediction_log.rglob("mf/3/*.parquet")
+    assert [(row["code"], row["kind"]) for row in pq.read_table(path).to_pylist()] == [("INTERNAL", "recommend")]
 
 
 def test_a_server_with_a_damaged_stable_version_serves_the_others_and_is_not_ready(tmp_path: Path) -> None:
@@ -236,7 +267,7 @@ def test_a_killed_envoy_loses_no_feedback_and_at_most_one_flush_of_predictions(t
     stored = [
         row
         for path in (settings.prediction_log / "feedback").glob("*.arrows")
-        for batch in whole_batches(path)
+        for batch in whole_batches(path)[0]
         for row in batch["prediction_id"].to_pylist()
     ]
     assert stored == accepted

@@ -162,6 +162,11 @@ def test_a_message_over_the_limit_is_refused_and_the_connection_lives(live: Live
     assert scores_of(live.stub.ModelInfer(rating_request([7], [10]))) == pytest.approx([3.1])
 
 
+def test_a_message_that_quotes_a_long_name_still_arrives(live: Live) -> None:
+    code, details = refused(live.stub.ModelInfer, pb.ModelInferRequest(model_name="ä\n" * 10_000))
+    assert (code, len(details)) == (grpc.StatusCode.NOT_FOUND, 1000)
+
+
 def test_gzip_is_read(live: Live) -> None:
     answer = live.stub.ModelInfer(rating_request([7], [10]), compression=grpc.Compression.Gzip)
     assert scores_of(answer) == pytest.approx([3.1])

@@ -1,6 +1,10 @@
 """REST and typed JSON, asked by httpx."""
 
+import json
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.conftest import Live
@@ -94,7 +98,7 @@ def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
         ("/v2/models/mf/infer", infer_body([1], [1], parameters={"timeout": "x"}), 400, "'timeout' must be"),
         ("/v2/models/mf/infer", infer_body([1] * 2001, [1] * 2001), 413, "at most 2000"),
         ("/v1/recommend", {"user_id": 1, "k": 0}, 400, "k must be between 1 and 1000, got 0"),
-        ("/v1/recommend", {"user_id": "x"}, 400, "user_id must hold whole numbers, got 'x'"),
+        ("/v1/recommend", {"user_id": "x"}, 400, "user_id must hold whole numbers of 64 bits, got 'x'"),
         ("/v1/recommend", {"k": 3}, 400, "user_id"),
         ("/v1/recommend", {"user_id": 1, "limit": 3}, 400, "limit"),
         ("/v1/recommend", {"user_id": 1, "model": "churn"}, 400, "model 'churn' does churn, not rating"),
@@ -104,7 +108,7 @@ def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
             "/v1/churn",
             {"customers": [{"tenure": "long"}]},
             400,
-            "'tenure' must hold numbers (null where missing), got 'long'",
+            "'tenure' must hold numbers of 32 bits (null where missing), got 'long'",
         ),
         ("/v1/feedback", {"feedback": [{"prediction_id": "x", "label": 1}]}, 400, "feedback[0].prediction_id"),
         (
@@ -114,6 +118,13 @@ def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
             "label (rating) must be between 0.5 and 5",
         ),
         ("/v1/feedback", {"feedback": [{"prediction_id": "none.1.a", "label": 1}]}, 404, "no model 'none'"),
+        ("/v1/recommend", {"user_id": 10**30}, 400, "whole numbers of 64 bits"),
+        ("/v1/recommend", {"user_id": 1, "exclude": [-(10**19)]}, 400, "exclude must hold whole numbers of 64 bits"),
+        ("/v1/churn", {"customers": [{"tenure": 10**400}]}, 400, "numbers of 32 bits"),
+        ("/v1/churn", {"customers": [{"tenure": 1e60}]}, 400, "numbers of 32 bits"),
+        ("/v2/models/mf/infer", infer_body([1], [1], parameters={"timeout": 10**400}), 400, "'timeout' must be"),
+        ("/v1/feedback", {"feedback": [{"prediction_id": "mf.1." + "a" * 200, "label": 4}]}, 400, "prediction_id"),
+        ("/v1/nothing?" + "&".join(f"a{n}=1" for n in range(300)), {}, 404, "no such path"),
         ("/v1/nothing", {}, 404, "no such path: /v1/nothing"),
     ],
 )
@@ -151,3 +162,50 @@ def test_every_request_is_counted_where_prometheus_finds_it(live: Live) -> None:
     live.http.post("/v2/models/mf/infer", json=infer_body([7], [10]))
     live.http.post("/v2/models/none/infer", json=infer_body([7], [10]))
     assert (count(**answered), count(**refused)) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_page_of_another_site_is_refused(live: Live) -> None:
+    answer = live.http.post("/v1/recommend", json={"user_id": 15}, headers={"sec-fetch-site": "cross-site"})
+    assert (answer.status_code, answer.json()) == (401, {"error": "requests from pages of other sites are refused"})
+    assert (
+        live.http.post("/v1/recommend", json={"user_id": 15}, headers={"sec-fetch-site": "same-origin"}).status_code
+        == 200
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = (
+    "user_id",
+    "k",
+    "exclude",
+    "model",
+    "version",
+    "customers",
+    "customer_ids",
+    "feedback",
+    "inputs",
+    "parameters",
+    "id",
+)
+PATHS = ("/v1/recommend", "/v1/churn", "/v1/feedback", "/v2/models/mf/infer", "/v2/repository/index")
+
+
+@given(st.sampled_from(PATHS), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5) | JSON)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_makes_the_server_fail(live: Live, path: str, body: object) -> None:
+    answer = live.http.post(path, content=json.dumps(body))
+    assert answer.status_code in (200, 400, 404, 413), (body, answer.text)
+
+
+CUSTOMER = st.dictionaries(st.sampled_from(["contract", "tenure", "other"]), JSON, max_size=3)
+
+
+@given(st.lists(CUSTOMER, max_size=3))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_customer_makes_the_server_fail(live: Live, customers: list) -> None:
+    answer = live.http.post("/v1/churn", content=json.dumps({"customers": customers}))
+    assert answer.status_code in (200, 400), (customers, answer.text)

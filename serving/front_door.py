@@ -225,6 +225,14 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
             finally:
                 door.drain()
                 runtime.clear(settings)
+                _seal_leftovers(settings)
+
+
+def _seal_leftovers(settings: Settings) -> None:
+    """Seal what the process inside had no time to, now that nobody else writes to this home's log."""
+    from serving.segments import repair_segments  # pyarrow would cost the start a third of a second
+
+    repair_segments(settings.prediction_log)
 
 
 def _start(settings: Settings, folder: Path) -> FrontDoor:

@@ -27,8 +27,8 @@ with lease(Path(sys.argv[1])):
 """
 
 
-def entry(at, kind="retrain", **payload):
-    return Entry(id=1, at=at, kind=kind, model="m", summary="s", payload=payload)
+def entry(at, kind="retrain", id=1, **payload):  # noqa: A002
+    return Entry(id=id, at=at, kind=kind, model="m", summary="s", payload=payload)
 
 
 def ask(history=(), decision=WANTED, *, in_flight=False, settings=SETTINGS):
@@ -55,6 +55,42 @@ def test_history(history, allowed, reason):
     verdict = ask(history)
     assert verdict.allowed == allowed
     assert verdict.reason.startswith(reason)
+
+
+def events(*names, hour="11"):
+    """Entries in the order of the ledger, a minute apart."""
+    return [entry(f"2026-01-02T{hour}:{30 + i}:00Z", id=i + 1, event=name) for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed", "reason"),
+    [
+        (["started", "finished"], False, "cool-down"),
+        (["started"], True, "takes up an interrupted retrain: quality"),
+        (["started", "finished", "started"], True, "takes up an interrupted retrain: quality"),
+        (["started", "started", "finished"], False, "cool-down"),
+        (["started", "started"], True, "takes up"),
+        (["started"] * 4, False, "daily cap: 4 of 4"),
+        (["started", "finished"] * 4, False, "daily cap: 4 of 4"),
+    ],
+)
+def test_an_interrupted_retrain_is_taken_up_at_once_within_the_cap(names, allowed, reason):
+    for history in (events(*names), events(*names)[::-1]):
+        verdict = ask(history)
+        assert verdict.allowed == allowed
+        assert verdict.reason.startswith(reason)
+
+
+def test_an_interrupted_retrain_passes_by_nothing_but_the_cool_down():
+    assert ask(events("started"), in_flight=True).reason == "a candidate is on trial already"
+    assert not ask(events("started"), DriftDecision(status="stable", summary="stable")).allowed
+    assert not ask([*events("started"), entry("2026-01-02T11:40:00Z", id=9)]).allowed  # an older release's, whole
+
+
+@given(st.lists(st.sampled_from(["started", "finished"]), max_size=12))
+def test_no_order_of_events_beats_the_cap(names):
+    if ask(events(*names)).allowed:
+        assert names.count("started") < SETTINGS.daily_cap
 
 
 def test_what_blocks():

@@ -93,6 +93,32 @@ def test_noise_behind_the_last_whole_batch_does_no_harm(tmp_path_factory, noise)
     assert len(read_predictions(folder, "m")) == 200
 
 
+@settings(max_examples=40, deadline=None)
+@given(where=st.floats(0, 1), noise=st.binary(min_size=1, max_size=64))
+def test_noise_within_a_stream_never_raises(tmp_path_factory, where, noise):
+    folder = tmp_path_factory.mktemp("log")
+    path = write_open(folder, "m", 1, table_of(200))
+    content = path.read_bytes()
+    at = int(where * (len(content) - len(noise)))
+    path.write_bytes(content[:at] + noise + content[at + len(noise) :])
+    assert len(read_predictions(folder, "m")) <= 200
+
+
+def test_a_sealed_segment_replaced_while_it_is_read_is_read_from_one_file(tmp_path, monkeypatch):
+    path = write_sealed(tmp_path, "m", 1, table_of(100))
+    other = write_sealed(tmp_path, "m", 1, table_of(40).drop_columns("out_rating"), stem=".tmp-other")
+    real = pq.read_table
+
+    def replaced_first(source, **options):
+        other.rename(path)
+        return real(source, **options)
+
+    monkeypatch.setattr(pq, "read_table", replaced_first)
+    table = read_segments(path.parent)
+    assert table is not None
+    assert (table.num_rows, "out_rating" in table.column_names) == (100, True)
+
+
 def test_a_process_killed_while_it_writes_loses_nothing_that_was_whole(tmp_path):
     path = write_open(tmp_path, "m", 1, table_of(1), stem="20260101T000000-1-0").with_name("20260101T000000-9-0.arrows")
     process = subprocess.Popen([sys.executable, "-c", APPENDER, str(path)], stdout=subprocess.PIPE, text=True)
@@ -206,6 +232,23 @@ def test_labelled_examples_are_what_training_reads(tmp_path):
         "at": [seconds + 1, seconds + 7],
     }
     assert list(labelled_examples(tmp_path, "m", task="churn").columns) == ["user_id", "item_id", "label", "at"]
+
+
+def test_an_empty_recommendation_teaches_nothing(tmp_path):
+    big = 2**53 + 1  # no float holds it
+    frame = pd.DataFrame(
+        {
+            "in_user_id": [1, 2, 3],
+            "in_item_id": pd.array([big, None, 7], "Int64"),
+            "out_rating": pd.array([3, None, 4], "Float32"),
+        }
+    )
+    write_sealed(tmp_path, "m", 1, log_rows(frame, RATING, kind=["infer", "recommend", "recommend"]))
+    write_feedback(tmp_path, "m", [f"p{i:07d}" for i in range(3)], [1.0, 2.0, 3.0])
+    examples = labelled_examples(tmp_path, "m", task="rating")
+    assert examples["item_id"].tolist() == [big, 7]
+    assert examples["item_id"].dtype == np.int64
+    assert examples["rating"].tolist() == [1.0, 3.0]
 
 
 @settings(max_examples=30, deadline=None)

@@ -251,7 +251,7 @@ def test_a_killed_supervisor_takes_envoy_with_it(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not _listening(url)
     repair_segments(settings.prediction_log)
-    (feedback,) = (settings.prediction_log / "feedback").glob("*.parquet")
+    (feedback,) = (settings.prediction_log / "feedback").glob("[!.]*.parquet")
     assert pq.read_table(feedback)["prediction_id"].to_pylist() == accepted
 
 

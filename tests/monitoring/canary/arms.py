@@ -17,6 +17,9 @@ ROLLOUT = Rollout(
 )
 
 
+NOTHING = ArmEvidence()
+
+
 def arm(rng, requests, *, errors=0.0, slower=1.0, worse=1.0, labels=None, users=None, **counts):
     """One arm: a share of errors, log-normal latencies around 5 ms, exponential losses of mean 1 in small clusters."""
     labelled = requests if labels is None else labels
@@ -35,7 +38,7 @@ def arm(rng, requests, *, errors=0.0, slower=1.0, worse=1.0, labels=None, users=
     return ArmEvidence(**{**values, **counts})
 
 
-def evidence(control, candidate, rollout=ROLLOUT):
+def evidence(control, candidate, rollout=ROLLOUT, alone=NOTHING):
     return Evidence(
         model=rollout.model,
         task="rating",
@@ -46,4 +49,5 @@ def evidence(control, candidate, rollout=ROLLOUT):
         since=rollout.started_at,
         control=control,
         candidate=candidate,
+        alone=alone,
     )

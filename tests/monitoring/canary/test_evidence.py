@@ -98,7 +98,33 @@ def test_an_empty_recommendation_is_seen(tmp_path):
     values = {"rows": 1, "kind": ["recommend"] * 3, "item": [5, None, 7], "out": [3.0, None, 4.0]}
     write_sealed(tmp_path, "movies", 2, requests(2, "candidate", 3, **values))
     seen = collect(tmp_path).candidate
-    assert (seen.empty, seen.not_finite, seen.requests) == (1, 0, 3)
+    assert (seen.recommends, seen.empty, seen.not_finite, seen.requests) == (3, 1, 0, 3)
+
+
+def test_with_all_traffic_nothing_new_is_compared(tmp_path):
+    write_sealed(tmp_path, "movies", 1, requests(1, "control", 100, rows=1))
+    write_sealed(tmp_path, "movies", 2, requests(2, "candidate", 100, rows=1))
+    # The labels all come after the step.
+    at = START + timedelta(hours=1)
+    for version in (1, 2):
+        ids = [f"v{version}-{i}" for i in range(100)]
+        write_feedback(tmp_path, "movies", ids, [4.0] * 100, at=at, stem=f"20260101T000000-1-{version}")
+    step = {"stepped_at": "2026-01-01T00:01:10Z"}
+    seen = collect(tmp_path, step=4, weight=1.0, **step)
+    assert (seen.control.requests, seen.candidate.requests, seen.alone.requests) == (70, 70, 30)
+    assert (seen.control.losses.labelled, seen.candidate.losses.labelled) == (70, 70)
+    assert (seen.candidate.fresh_requests, seen.alone.fresh_requests) == (0, 30)
+    assert seen.candidate_overall.requests == 100
+    assert decode_evidence(encode_evidence(seen)) == seen
+    beside = collect(tmp_path, step=3, weight=0.5, **step)
+    assert (beside.control.requests, beside.candidate.requests, beside.alone) == (100, 100, ArmEvidence())
+    assert beside.candidate.fresh_requests == 30
+
+
+def test_all_traffic_from_the_start_compares_nothing(tmp_path):
+    write_sealed(tmp_path, "movies", 2, requests(2, "candidate", 50))
+    seen = collect(tmp_path, steps=(1.0,), weight=1.0)
+    assert (seen.candidate, seen.alone.requests, seen.alone.fresh_requests) == (ArmEvidence(), 50, 50)
 
 
 def test_labels_become_clustered_squared_errors(tmp_path):

@@ -13,14 +13,19 @@ from monitoring.canary.judge import judge, record, replay
 from monitoring.ledger import Ledger
 from monitoring.losses import LossSums
 
-from .arms import ROLLOUT, arm, evidence
+from .arms import NOTHING, ROLLOUT, arm, evidence
 
 SETTINGS = JudgeSettings()
 LAST = dataclasses.replace(ROLLOUT, step=4, weight=1.0)
+COMPARED_LAST = dataclasses.replace(ROLLOUT, step=3, weight=0.5)
+"""The last step that has a control."""
+
+NEVER_ALONE = dataclasses.replace(ROLLOUT, steps=(0.1, 0.6), step=1, weight=0.6)
+AT_ONCE = dataclasses.replace(ROLLOUT, steps=(1.0,), weight=1.0)
 
 
-def verdict(control, candidate, rollout=ROLLOUT):
-    return judge(evidence(control, candidate, rollout), rollout, SETTINGS)
+def verdict(control, candidate, rollout=ROLLOUT, alone=NOTHING):
+    return judge(evidence(control, candidate, rollout, alone), rollout, SETTINGS)
 
 
 def decide(control_values, candidate_values, rollout=ROLLOUT):
@@ -43,8 +48,15 @@ GOOD = {"requests": 3000}
         # Evidence against the candidate.
         (GOOD, {**GOOD, "not_finite": 1}, ROLLOUT, "ABORT"),
         ({"requests": 5}, {"requests": 5, "not_finite": 1}, ROLLOUT, "ABORT"),
-        (GOOD, {"requests": 5, "empty": 1}, ROLLOUT, "ABORT"),
-        ({**GOOD, "empty": 1}, {**GOOD, "empty": 1}, ROLLOUT, "STEP"),
+        ({**GOOD, "not_finite": 1}, {**GOOD, "not_finite": 2}, ROLLOUT, "STEP"),
+        ({**GOOD, "not_finite": 1}, {**GOOD, "not_finite": 40}, ROLLOUT, "ABORT"),
+        # An empty answer can be right: the caller may have excluded all there is.
+        (GOOD, {**GOOD, "recommends": 1, "empty": 1}, ROLLOUT, "STEP"),
+        ({**GOOD, "recommends": 500}, {**GOOD, "recommends": 500, "empty": 4}, ROLLOUT, "STEP"),
+        ({**GOOD, "recommends": 500, "empty": 90}, {**GOOD, "recommends": 500, "empty": 100}, ROLLOUT, "STEP"),
+        ({**GOOD, "recommends": 500}, {**GOOD, "recommends": 500, "empty": 40}, ROLLOUT, "ABORT"),
+        ({**GOOD, "recommends": 100}, {"requests": 20, "recommends": 10, "empty": 10}, ROLLOUT, "ABORT"),
+        ({**GOOD, "recommends": 50, "empty": 50}, {**GOOD, "recommends": 50, "empty": 50}, ROLLOUT, "STEP"),
         ({"requests": 40}, {"requests": 40, "errors": 1.0}, ROLLOUT, "ABORT"),
         (GOOD, {**GOOD, "errors": 0.03}, ROLLOUT, "ABORT"),
         (GOOD, {**GOOD, "slower": 3.0}, ROLLOUT, "ABORT"),
@@ -53,15 +65,66 @@ GOOD = {"requests": 3000}
         # Better is fine.
         ({**GOOD, "errors": 0.03}, GOOD, ROLLOUT, "STEP"),
         ({**GOOD, "slower": 3.0, "worse": 1.4}, GOOD, LAST, "PROMOTE"),
-        # Labels: none at all do not hold it up, too few do at the last step.
+        # Labels: none at all do not hold it up, too few do at the last step that has a control.
         ({**GOOD, "labels": 0}, {**GOOD, "labels": 0}, LAST, "PROMOTE"),
         ({**GOOD, "labels": 50}, {**GOOD, "labels": 50}, ROLLOUT, "STEP"),
-        ({**GOOD, "labels": 50}, {**GOOD, "labels": 50}, LAST, "HOLD"),
-        ({**GOOD, "users": 3}, {**GOOD, "users": 3}, LAST, "HOLD"),
+        ({**GOOD, "labels": 0}, {**GOOD, "labels": 0}, COMPARED_LAST, "STEP"),
+        ({**GOOD, "labels": 50}, {**GOOD, "labels": 50}, COMPARED_LAST, "HOLD"),
+        ({**GOOD, "users": 3}, {**GOOD, "users": 3}, COMPARED_LAST, "HOLD"),
+        ({**GOOD, "labels": 50}, {**GOOD, "labels": 50}, NEVER_ALONE, "HOLD"),
+        (GOOD, GOOD, NEVER_ALONE, "PROMOTE"),
+        # Where no control can come any more, none is waited for.
+        ({**GOOD, "labels": 50}, {**GOOD, "labels": 50}, LAST, "PROMOTE"),
+        ({**GOOD, "users": 3}, {**GOOD, "users": 3}, LAST, "PROMOTE"),
+        ({"requests": 0}, GOOD, LAST, "PROMOTE"),
     ],
 )
 def test_the_truth_table(control, candidate, rollout, decision):
     assert decide(control, candidate, rollout) == decision
+
+
+@pytest.mark.parametrize(
+    ("alone", "decision"),
+    [
+        (GOOD, "PROMOTE"),
+        ({"requests": 199}, "HOLD"),
+        # A bad hour of the whole service: nobody can say that it is the candidate's doing.
+        ({**GOOD, "errors": 0.05, "slower": 3.0, "worse": 2.0}, "PROMOTE"),
+        # The guards go on.
+        ({**GOOD, "errors": 0.5}, "ABORT"),
+        ({**GOOD, "not_finite": 1}, "ABORT"),
+        ({**GOOD, "recommends": 300, "empty": 200}, "ABORT"),
+        ({**GOOD, "recommends": 300, "empty": 4}, "PROMOTE"),
+    ],
+)
+def test_alone_only_the_guards_look(alone, decision):
+    rng = np.random.default_rng(0)
+    values = {"requests": 1000, "fresh_requests": 0, "recommends": 300}
+    found = verdict(arm(rng, **values), arm(rng, **values), LAST, arm(rng, **alone))
+    assert found.decision == decision
+
+
+def test_what_was_compared_before_still_aborts_when_its_labels_come_late():
+    rng = np.random.default_rng(0)
+    found = verdict(arm(rng, 3000), arm(rng, 3000, worse=1.4), LAST, arm(rng, 10))
+    assert found.decision == "ABORT"
+    assert found.reasons[0].startswith("quality")
+
+
+@pytest.mark.parametrize(
+    ("alone", "decision"), [(GOOD, "PROMOTE"), ({"requests": 50, "errors": 1.0}, "ABORT"), ({"requests": 50}, "HOLD")]
+)
+def test_all_traffic_at_once_has_guards_though_no_control(alone, decision):
+    assert verdict(NOTHING, NOTHING, AT_ONCE, arm(np.random.default_rng(0), **alone)).decision == decision
+
+
+def test_evidence_from_before_empty_answers_had_a_share_is_still_judged():
+    rng = np.random.default_rng(0)
+    payload = encode_evidence(evidence(arm(rng, 3000, empty=9), arm(rng, 3000, empty=9)))
+    del payload["alone"]
+    for side in ("control", "candidate"):
+        del payload[side]["recommends"]
+    assert judge(decode_evidence(payload), ROLLOUT, SETTINGS).decision == "STEP"
 
 
 def test_evidence_about_other_versions_is_not_judged():
@@ -83,8 +146,9 @@ def test_a_verdict_says_which_check_failed_and_by_how_much():
     assert errors.log_e > errors.needed
     assert {check.name: check.outcome for check in found.checks} == {
         "not finite": "fine",
-        "empty answers": "fine",
         "many errors": "fine",
+        "many empty answers": "fine",
+        "empty answers": "fine",
         "errors": "worse",
         "latency": "fine",
         "quality": "fine",
@@ -118,6 +182,7 @@ counts = st.integers(0, 5000)
 def arms(draw):
     requests = draw(counts)
     labelled = draw(st.integers(0, requests))
+    recommends = draw(st.integers(0, requests))
     mean, spread = draw(st.floats(0, 10)), draw(st.floats(0, 10))
     losses = LossSums(
         labelled=labelled,
@@ -136,24 +201,27 @@ def arms(draw):
         fresh_requests=draw(st.integers(0, requests)),
         errors=errors,
         not_finite=draw(st.sampled_from([0, 0, 0, 1])),
-        empty=draw(st.sampled_from([0, 0, 0, 1])),
+        recommends=recommends,
+        empty=draw(st.integers(0, recommends)),
         latency_counts=histogram,
         losses=losses,
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(control=arms(), candidate=arms(), step=st.integers(0, 4))
-def test_what_holds_for_any_evidence(control, candidate, step):
+@given(control=arms(), candidate=arms(), alone=arms(), step=st.integers(0, 4))
+def test_what_holds_for_any_evidence(control, candidate, alone, step):
     rollout = dataclasses.replace(ROLLOUT, step=step, weight=ROLLOUT.steps[step])
-    seen = evidence(control, candidate, rollout)
+    seen = evidence(control, candidate, rollout, alone if step == 4 else NOTHING)
     found = judge(seen, rollout, SETTINGS)
     assert found == judge(decode_evidence(msgspec.json.encode(encode_evidence(seen))), rollout, SETTINGS)
     assert found.reasons
-    small = min(control.requests, candidate.requests, candidate.fresh_requests) < SETTINGS.min_requests
-    if small:
+    needed = SETTINGS.min_requests
+    if seen.candidate_overall.fresh_requests < needed or (step < 4 and control.requests < needed):
         assert found.decision in ("HOLD", "ABORT")
-    if candidate.not_finite:
+    elif step == 4:
+        assert found.decision in ("PROMOTE", "ABORT")
+    if seen.candidate_overall.not_finite and not control.not_finite:
         assert found.decision == "ABORT"
     if found.decision == "PROMOTE":
         assert step == 4

@@ -43,7 +43,10 @@ def test_no_window_is_not_enough_rows():
         ([window(**DRIFTED), window(), window()], "stable", False),
         ([window(**DRIFTED), window(), window(**DRIFTED)], "drift", True),
         ([window(**DRIFTED)] * 3, "drift", True),
-        ([window(**DRIFTED)], "stable", False),
+        ([window(**DRIFTED)], "not enough rows", False),
+        ([window(outcome="down")], "not enough rows", False),
+        ([window(**DRIFTED, faults=("column a is not there",))], "broken data", False),
+        ([window(), window()], "stable", False),
         ([window(inputs=1e-6)] * 3, "drift", False),
         ([window(predictions=1e-6)] * 3, "drift", False),
         ([window(outcome="down")] * 2 + [window()], "drift", True),
@@ -58,6 +61,20 @@ def test_no_window_is_not_enough_rows():
 def test_the_policy(windows, status, retrain):
     decision = decide_drift(windows, SETTINGS)
     assert (decision.status, decision.retrain) == (status, retrain)
+
+
+@pytest.mark.parametrize(
+    ("only", "seen"),
+    [
+        (window(), "no monitor alarms so far"),
+        (window(predictions=1e-6, outcome="down"), "alarms so far: out; quality is down so far"),
+    ],
+)
+def test_too_few_windows_are_shown_though_nothing_is_called(only, seen):
+    decision = decide_drift([only], SETTINGS)
+    assert decision.summary == f"not enough rows: 1 of the 2 windows needed; {seen}"
+    assert {outcome.monitor for outcome in decision.outcomes} == {"a", "b", "out"}
+    assert decision.windows == 1
 
 
 def test_one_monitor_here_and_another_there_is_no_drift():

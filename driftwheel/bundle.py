@@ -14,6 +14,7 @@
 """
 
 import dataclasses
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +125,16 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise NotFoundError(f"no bundle at {folder}") from None
     try:
-        return msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is damaged: {error}") from None
+    if manifest.manifest_sha256 != _sum_of(manifest):
+        raise BundleError(f"{path} is damaged: its SHA-256 is not the one that it names")
+    return manifest
+
+
+def _sum_of(manifest: Manifest) -> str:
+    return hashlib.sha256(msgspec.json.encode(dataclasses.replace(manifest, manifest_sha256=""))).hexdigest()
 
 
 def read_bundle(models: Path, name: str, version: int) -> Bundle:
@@ -154,9 +162,10 @@ def read_bundle(models: Path, name: str, version: int) -> Bundle:
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Add the sum of every file under ``folder`` to the manifest and write it; the last step of making a bundle."""
+    """Write the manifest with the sum of every file under ``folder``, and its own: the last step of making a bundle."""
     files = {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     sealed = dataclasses.replace(manifest, files=files)
+    sealed = dataclasses.replace(sealed, manifest_sha256=_sum_of(sealed))
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(sealed), indent=2))
     return sealed
 

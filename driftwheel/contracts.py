@@ -126,3 +126,5 @@ class Manifest:
     training: TrainingRecord
     parity: tuple[ParityCase, ...]
     files: dict[str, str] = field(default_factory=dict[str, str])
+    manifest_sha256: str = ""
+    """SHA-256 of this manifest's compact JSON with this field left empty."""

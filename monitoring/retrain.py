@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from driftwheel.files import exclusive_lock
@@ -13,7 +13,11 @@ from monitoring.ledger import Entry
 from monitoring.segments import moment
 
 STARTED = "started"
-"""The payload's ``event`` of the ledger entry that opens a retrain. Entries without an event count as openings."""
+"""The payload's ``event`` of the ledger entry that opens a retrain. Entries without an event, of older releases, were
+written at the end and stand for a whole retrain: they open one and end it."""
+
+FINISHED = "finished"
+"""The ``event`` of the entry that ends one, however it ended. A killed retrain has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,30 +38,48 @@ def may_retrain(
 ) -> RetrainVerdict:
     """Decide whether a drift decision may start a retrain now.
 
+    An interrupted retrain (the newest that started has not finished) may be taken up again at once: its cool-down would
+    only keep the wheel from what it had decided. Every such start counts towards the daily cap. One that is still running
+    looks the same from here; the lease keeps a second one out.
+
     Args:
         history: Ledger entries of one model; those of the kind "retrain" that open one count, however they ended.
         now: The time, ISO 8601.
         candidate_in_flight: A candidate is on trial already.
     """
-    starts = sorted(moment(entry.at) for entry in history if _opens(entry))
-    today = [start for start in starts if start > moment(now) - timedelta(days=1)]
-    elapsed_s = (moment(now) - starts[-1]).total_seconds() if starts else None
+    reason = decision.summary
     if decision.schema_broken:
         return RetrainVerdict(allowed=False, reason=f"blocked by broken data: {'; '.join(decision.faults)}")
     if not decision.retrain:
-        return RetrainVerdict(allowed=False, reason=f"not needed: {decision.summary}")
+        return RetrainVerdict(allowed=False, reason=f"not needed: {reason}")
     if candidate_in_flight:
         return RetrainVerdict(allowed=False, reason="a candidate is on trial already")
+    interrupted = _interrupted(history)
+    if too_soon := _too_soon(history, moment(now), settings, interrupted=interrupted):
+        return RetrainVerdict(allowed=False, reason=too_soon)
+    return RetrainVerdict(allowed=True, reason=f"takes up an interrupted retrain: {reason}" if interrupted else reason)
+
+
+def _too_soon(history: Sequence[Entry], now: datetime, settings: RetrainSettings, *, interrupted: bool) -> str | None:
+    """What of the cap and the cool-down forbids a start, None where neither does."""
+    starts = sorted(moment(entry.at) for entry in history if _opens(entry))
+    today = [start for start in starts if start > now - timedelta(days=1)]
     if len(today) >= settings.daily_cap:
-        return RetrainVerdict(allowed=False, reason=f"daily cap: {len(today)} of {settings.daily_cap} in 24 hours")
-    if elapsed_s is not None and elapsed_s < settings.cool_down_s:
-        left = settings.cool_down_s - elapsed_s
-        return RetrainVerdict(allowed=False, reason=f"cool-down: {left:.0f} s of {settings.cool_down_s:.0f} s left")
-    return RetrainVerdict(allowed=True, reason=decision.summary)
+        return f"daily cap: {len(today)} of {settings.daily_cap} in 24 hours"
+    left = settings.cool_down_s - (now - starts[-1]).total_seconds() if starts else 0.0
+    if left > 0 and not interrupted:
+        return f"cool-down: {left:.0f} s of {settings.cool_down_s:.0f} s left"
+    return None
 
 
 def _opens(entry: Entry) -> bool:
     return entry.kind == "retrain" and entry.payload.get("event", STARTED) == STARTED
+
+
+def _interrupted(history: Sequence[Entry]) -> bool:
+    """Whether the newest retrain started and did not finish."""
+    retrains = [entry for entry in history if entry.kind == "retrain"]
+    return bool(retrains) and max(retrains, key=lambda entry: entry.id).payload.get("event") == STARTED
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _read_one(folder: Path, stem: str, columns: Sequence[str] | None, wanted: pc
             return _read_sealed(path, columns, wanted) if path is sealed else _read_open(path, columns, wanted)
         except FileNotFoundError:
             continue
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             _log.warning("segment_unreadable", path=str(path), error=str(error))
     return None
 
@@ -85,10 +85,11 @@ def _read_one(folder: Path, stem: str, columns: Sequence[str] | None, wanted: pc
 def _read_sealed(path: Path, columns: Sequence[str] | None, wanted: pc.Expression | None) -> pa.Table:
     import pyarrow.parquet as pq
 
-    present = pq.read_schema(path).names
-    chosen = present if columns is None else [name for name in columns if name in present]
-    # Without partitioning=None a folder named "a=b" above the log would become a column.
-    return pq.read_table(path, columns=chosen, filters=wanted, partitioning=None)  # pyright: ignore[reportArgumentType]
+    # Opened once: were the file replaced in between, schema and rows would be of different files.
+    with pa.OSFile(str(path)) as file:
+        present = pq.read_schema(file).names
+        chosen = present if columns is None else [name for name in columns if name in present]
+        return pq.read_table(file, columns=chosen, filters=wanted)
 
 
 def _read_open(path: Path, columns: Sequence[str] | None, wanted: pc.Expression | None) -> pa.Table | None:
@@ -110,5 +111,5 @@ def _whole_batches(content: bytes) -> Iterator[pa.RecordBatch]:
                 # A power cut can leave a tail of the right length and the wrong content.
                 batch.validate(full=True)
                 yield batch
-    except (StopIteration, pa.ArrowInvalid, OSError):
+    except (StopIteration, pa.ArrowException, OSError):  # noise can pass for anything, an unknown type or a huge one
         return

@@ -11,6 +11,7 @@ from monitoring.segments import read_segments
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.compute as pc
 
 LABEL = "label"
 _ROW_KEY = ["prediction_id", "row"]
@@ -34,6 +35,18 @@ def read_predictions(
     Returns:
         The columns of ``driftwheel.predictions.prediction_schema`` and ``version``; of no rows, the common ones.
     """
+    return _in_order(_read_table(log, model, version=version, since=since, until=until, columns=columns))
+
+
+def _read_table(
+    log: Path,
+    model: str,
+    *,
+    version: int | None,
+    since: str | None,
+    until: str | None,
+    columns: Sequence[str] | None,
+) -> "pa.Table":
     import pyarrow as pa
 
     wanted = None if columns is None else [*dict.fromkeys([*_ROW_KEY, "at", *columns])]
@@ -45,7 +58,19 @@ def read_predictions(
     if not tables:
         fields = [field for field in COMMON_FIELDS if wanted is None or field.name in wanted]
         tables = [pa.schema([*fields, pa.field("version", pa.int32())]).empty_table()]
-    return _in_order(pa.concat_tables(tables, promote_options="permissive"))
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _names_its_inputs(table: "pa.Table") -> "pc.Expression":
+    """All rows but those of "recommend" that lack an input: an empty recommendation is logged as one without an item."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lacking = pc.scalar(False)
+    for name in table.column_names:
+        if name.startswith(INPUT_PREFIX):
+            lacking = lacking | pc.field(name).is_null()
+    return (pc.field("kind") != pa.scalar("recommend")) | ~lacking
 
 
 def read_feedback(
@@ -85,11 +110,15 @@ def labelled_examples(
 ) -> "pd.DataFrame":
     """What retraining learns from: every prediction of ``[since, until)`` that a label came back for, oldest first.
 
+    Empty recommendations name no item and teach nothing, though somebody label them.
+
     Returns:
         The inputs under their own names, the label (``rating`` for the task "rating", else ``label``) and ``at``, the
         time of the prediction in seconds since the epoch.
     """
-    predictions = read_predictions(log, model, since=since, until=until)
+    table = _read_table(log, model, version=None, since=since, until=until, columns=None)
+    # Before pandas sees it, which makes floats of a column of ids with gaps.
+    predictions = _in_order(table.filter(_names_its_inputs(table)))
     labelled = with_labels(predictions, read_feedback(log, model)).dropna(subset=[LABEL])
     inputs = {name: name.removeprefix(INPUT_PREFIX) for name in labelled.columns if name.startswith(INPUT_PREFIX)}
     names = {**inputs, LABEL: "rating" if task == "rating" else LABEL, "at": "at"}

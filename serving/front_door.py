@@ -37,6 +37,8 @@ _log = structlog.get_logger()
 START_TIMEOUT_S = 60.0
 """How long the bundles may take to load before the start counts as failed."""
 
+_LONGEST_SOCKET_PATH = 107
+
 _GRACE_S = 0.25
 """How long new connections are still taken once readiness is off, in seconds: what was under way arrives."""
 
@@ -215,9 +217,8 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
     with exclusive_lock(runtime.lock_path(settings), purpose=f"serving from {settings.home}"):
         check_address(settings.serving.host, settings.serving.port)
         runtime.clear(settings)
-        # A socket's path has at most about 100 characters, and a home may be deeper than that.
-        with tempfile.TemporaryDirectory(prefix="driftwheel-") as folder:
-            door = _start(settings, Path(folder))
+        with _socket_folder(settings) as folder:
+            door = _start(settings, folder)
             try:
                 address = door.wait_until_up()
                 runtime.announce(settings, address)
@@ -226,6 +227,19 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
                 door.drain()
                 runtime.clear(settings)
                 _seal_leftovers(settings)
+
+
+@contextlib.contextmanager
+def _socket_folder(settings: Settings) -> Generator[Path]:
+    """Where the admin socket lies: under the home, or, as a socket's path has at most 107 bytes, in a temporary folder."""
+    folder = settings.runtime / "door"
+    if len(os.fsencode(folder / "admin")) > _LONGEST_SOCKET_PATH:
+        with tempfile.TemporaryDirectory(prefix="driftwheel-") as temporary:
+            yield Path(temporary)
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "admin").unlink(missing_ok=True)
+    yield folder
 
 
 def _seal_leftovers(settings: Settings) -> None:

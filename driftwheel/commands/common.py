@@ -1,11 +1,13 @@
 """What commands share: resolved settings, the two consoles, and the answer as JSON."""
 
 import json
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from driftwheel.errors import ConfigurationError
 from driftwheel.settings import Settings, load_settings
 
 PEOPLE = Console(stderr=True, markup=False)
@@ -30,3 +32,15 @@ def resolved(ctx: typer.Context, **sections: dict[str, Any]) -> Settings:
 def answer_json(value: object) -> None:
     """Print JSON on standard output."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def check_moment(flag: str, text: str) -> None:
+    """Refuse what is not a date or time.
+
+    Raises:
+        ConfigurationError: It is not ISO 8601.
+    """
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{flag} must be an ISO 8601 date or time, got {text!r}") from None

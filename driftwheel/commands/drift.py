@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from driftwheel.commands.common import ANSWER, Json, ModelName, answer_json, resolved
+from driftwheel.commands.common import ANSWER, Json, ModelName, answer_json, check_moment, resolved
 
 app = typer.Typer(help="Compare live traffic with what the version in service was shipped with.", no_args_is_help=True)
 
@@ -27,6 +27,8 @@ def run(
 
     from driftwheel.wheel.watching import check_drift
 
+    if since is not None:
+        check_moment("--since", since)
     frame = None
     if window is not None:
         from training.data.tables import read_table

@@ -13,8 +13,10 @@ def export(
     ctx: typer.Context,
     model: ModelName,
     version: Annotated[int, typer.Argument(help="The registered version.")],
-    dataset: Annotated[Path, typer.Option(help="The prepared dataset that it was trained on (see driftwheel data).")],
     *,
+    dataset: Annotated[
+        Path | None, typer.Option(help="The prepared dataset that it was trained on. Default: found in the home.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Export a registered version to ONNX and TorchScript, prove parity with eager PyTorch, and write its bundle.
@@ -23,17 +25,17 @@ def export(
     is there and whole is left as it is.
     """
     from driftwheel.errors import DataError
-    from driftwheel.wheel.lifecycle import export_version
+    from driftwheel.wheel.lifecycle import export_version, find_dataset
     from driftwheel.wheel.progress import SILENT, reporter_for
     from training.data.dataset import read_dataset
     from training.registry import Registry
 
     settings = resolved(ctx)
-    prepared = read_dataset(dataset)
     registry = Registry(settings)
     run_id = registry.run_of(model, version)
     with TemporaryDirectory() as folder:
         trained = registry.trained_model(model, version, Path(folder) / "weights")
+        prepared = find_dataset(settings, trained.fingerprint) if dataset is None else read_dataset(dataset)
         if trained.fingerprint != prepared.fingerprint:
             raise DataError(
                 f"version {version} of {model} was trained on data {trained.fingerprint[:12]}, "

@@ -1,11 +1,14 @@
 """The options that name a user's own tables, declared once for every command that takes them."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from driftwheel.commands.common import resolved
 
 if TYPE_CHECKING:
     from driftwheel.wheel.sources import Sources
@@ -52,7 +55,8 @@ def with_sources(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         named = {name: options.pop(name) for name in _OPTIONS}
-        command(*args, **options, sources=_sources(named))
+        context: typer.Context = options["ctx"] if "ctx" in options else args[0]
+        command(*args, **options, sources=_with_remembered(context, named))
 
     # Typer reads the signature and the annotations of what it is given.
     signature = own.replace(parameters=[*kept, *added])
@@ -60,6 +64,27 @@ def with_sources(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__dict__["__signature__"] = signature
     wrapped.__annotations__ = annotations | {"return": None}
     return wrapped
+
+
+def _with_remembered(ctx: typer.Context, options: dict[str, Any]) -> "Sources":
+    """The sources that options name; what no option names is what this home was trained on before."""
+    from driftwheel.wheel.sources import recall
+
+    named = _sources(options)
+    before = recall(resolved(ctx))
+    if before is None:
+        return named
+    given = {name for name, value in options.items() if value != _OPTIONS[name][1]}
+    ratings = {"ratings", "user_column", "item_column", "rating_column", "time_column", "title_column", "rating_range"}
+    customers = {"customers", "label_column", "positive_label", "id_column", "categorical", "numeric", "drop"}
+    return dataclasses.replace(
+        named,
+        ratings=named.ratings if given & ratings else before.ratings,
+        customers=named.customers if given & customers else before.customers,
+        rating_model=named.rating_model if "rating_model" in given else before.rating_model,
+        churn_model=named.churn_model if "churn_model" in given else before.churn_model,
+        until=named.until if given & {"until", *ratings} else before.until,
+    )
 
 
 def _sources(options: dict[str, Any]) -> "Sources":

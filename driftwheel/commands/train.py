@@ -33,10 +33,12 @@ def train(
     from driftwheel.wheel.lifecycle import enter as let_in
     from driftwheel.wheel.lifecycle import make_version
     from driftwheel.wheel.progress import SILENT, reporter_for
+    from driftwheel.wheel.sources import remember
 
     settings = resolved(ctx, training={"ranks": ranks, "seed": seed})
     reporter = SILENT if as_json else reporter_for(PEOPLE)
     dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=learn)
+    remember(settings, sources)
     made = make_version(settings, model, dataset, reporter)
     entry = let_in(settings, made, by="train")[0] if enter else ("exported" if made.bundle else "refused")
     if as_json:

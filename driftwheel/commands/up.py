@@ -2,6 +2,8 @@
 
 import signal
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,13 +45,23 @@ def up(
     with exclusive_lock(settings.runtime / "up.lock", purpose=f"driftwheel up in {settings.home}"):
         if running_server(settings) is None:
             check_address(settings.serving.host, settings.serving.port)
-        with Turn(settings, sources, SILENT if as_json else reporter_for(PEOPLE)).run() as report:
+        with _resumable(), Turn(settings, sources, SILENT if as_json else reporter_for(PEOPLE)).run() as report:
             if as_json:
                 answer_json(summary_json(report))
             else:
-                print_summary(ANSWER, settings, report)
+                print_summary(ANSWER, settings, report, serving_on=not once)
             if not once:
                 _serve_on(settings)
+
+
+@contextmanager
+def _resumable() -> Generator[None]:
+    """Say, when somebody interrupts, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        PEOPLE.print("Interrupted; the same command goes on where this stopped.")
+        raise typer.Exit(130) from None
 
 
 def _serve_on(settings: "Settings") -> None:

@@ -1,11 +1,14 @@
 """A version's way in: train, track, register, pass the gate, export, and enter service or a trial."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
+
+import structlog
 
 from driftwheel.bundle import Bundle, bundle_folder, read_bundle, read_manifest
 from driftwheel.contracts import incompatibility
-from driftwheel.errors import NotFoundError, RolloutError
+from driftwheel.errors import DataError, NotFoundError, RolloutError
 from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
@@ -15,8 +18,15 @@ from monitoring.ledger import Ledger
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.dataset import Dataset
-    from training.gate import GateVerdict
+    from training.gate import GateBounds, GateVerdict
     from training.job import EpochEvent, TrainedModel
+    from training.launch import Trained
+
+
+_USUAL_RATING_RANGE = 4.5
+"""From half a star to five: what the gate's default bound on the RMSE is meant for."""
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,29 +55,33 @@ def make_version(
 ) -> NewVersion:
     """Train on a dataset, put the run on record, register it, and export it if the gate lets it pass.
 
+    The gate judges what training reaches on rows held out; the version is the same training on those rows as well.
     Every step finds what an interrupted predecessor finished, so calling it again goes on where that stopped.
 
     Raises:
         TrainingError: The training job failed.
         ExportError: An exported graph disagrees with the model.
     """
+    from training.data.refit import refit_dataset
     from training.registry import Registry
     from training.tracking import track
 
-    trained = _train(settings, name, dataset, reporter, config)
+    full = refit_dataset(dataset)
+    trained = _train(settings, name, dataset, full, reporter, config)
+    shipped = trained.shipped
     with reporter.task(f"Tracking and registering {name}") as task:
-        run_id = track(trained, dataset, settings)
+        run_id = track(trained.evaluated, dataset, settings, shipped=shipped, full=full)
         registry = Registry(settings)
-        version = registry.register(run_id, name, dataset, _describe(dataset, trained.metrics))
+        version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
         task.finish(f"version {version}, MLflow run {run_id[:8]}")
     champion_metrics = _champion_metrics(settings, name, version, dataset)
-    verdict = _gate(settings, name, version, trained, champion_metrics, reporter)
-    bundle = export_version(settings, name, version, run_id, trained, dataset, reporter) if verdict.passed else None
+    verdict = _gate(settings, name, version, dataset, trained.evaluated, champion_metrics, reporter)
+    bundle = export_version(settings, name, version, run_id, shipped, full, reporter) if verdict.passed else None
     return NewVersion(
         name=name,
         version=version,
         run_id=run_id,
-        metrics=trained.metrics,
+        metrics=shipped.metrics,
         champion_metrics=champion_metrics,
         verdict=verdict,
         bundle=bundle,
@@ -75,20 +89,29 @@ def make_version(
 
 
 def _train(
-    settings: Settings, name: str, dataset: "Dataset", reporter: Reporter, config: "TrainConfig | None"
-) -> "TrainedModel":
+    settings: Settings,
+    name: str,
+    dataset: "Dataset",
+    full: "Dataset",
+    reporter: Reporter,
+    config: "TrainConfig | None",
+) -> "Trained":
     from training.config import default_config
-    from training.launch import train
+    from training.launch import train_and_refit
 
     epochs = (config or default_config(dataset.task)).epochs
     training = settings.training
     with reporter.task(f"Training {name} on {dataset.rows['train']:,} rows, {training.ranks} ranks") as task:
 
         def on_epoch(event: "EpochEvent") -> None:
-            task.update(event.epoch, epochs, f"epoch {event.epoch}, validation {event.valid_metric:.4f}")
+            if event.valid_metric is None:
+                task.update(event.epoch, epochs, f"on all {full.rows['train']:,} rows, epoch {event.epoch}")
+            else:
+                task.update(event.epoch, epochs, f"epoch {event.epoch}, validation {event.valid_metric:.4f}")
 
-        trained = train(
+        trained = train_and_refit(
             dataset,
+            full,
             jobs_folder=settings.jobs,
             ranks=training.ranks,
             seed=training.seed,
@@ -96,7 +119,11 @@ def _train(
             config=config,
             on_epoch=on_epoch,
         )
-        task.finish(f"{len(trained.history)} epochs, test {_shown(trained.metrics)}")
+        evaluated, shipped = trained.evaluated, trained.shipped
+        task.finish(
+            f"{len(evaluated.history)} epochs on {evaluated.device}, test {_shown(evaluated.metrics)}; "
+            f"then {shipped.refit_epochs} epochs on {shipped.refit_rows:,} rows"
+        )
     return trained
 
 
@@ -124,18 +151,28 @@ def _gate(
     settings: Settings,
     name: str,
     version: int,
+    dataset: "Dataset",
     trained: "TrainedModel",
     champion_metrics: dict[str, float] | None,
     reporter: Reporter,
 ) -> "GateVerdict":
     from training.gate import decide
 
-    verdict = decide(trained.task, trained.metrics, champion_metrics)
+    verdict = decide(trained.task, trained.metrics, champion_metrics, _bounds(dataset))
     summary = f"version {version} {'passed' if verdict.passed else 'refused'}: {'; '.join(verdict.reasons)}"
     payload = {"version": version, "metrics": trained.metrics, "champion": champion_metrics, "verdict": asdict(verdict)}
     Ledger(settings.ledger).append("gate", name, at=now(), summary=summary, payload=payload)
     reporter.note(f"gate: {summary}")
     return verdict
+
+
+def _bounds(dataset: "Dataset") -> "GateBounds":
+    """The gate's bounds on the scale of the data: an RMSE means something only beside the range of the ratings."""
+    from training.gate import GateBounds
+
+    usual = GateBounds()
+    share = (dataset.signature.label_high - dataset.signature.label_low) / _USUAL_RATING_RANGE
+    return replace(usual, max_rmse=usual.max_rmse * share, rmse_tolerance=usual.rmse_tolerance * share)
 
 
 def export_version(
@@ -155,6 +192,22 @@ def export_version(
         worst = max((case.max_abs_difference for case in bundle.manifest.parity), default=0.0)
         task.finish(f"{len(bundle.manifest.parity)} parity checks, largest difference {worst:.1e}")
     return bundle
+
+
+def find_dataset(settings: Settings, fingerprint: str) -> "Dataset":
+    """The prepared dataset of that fingerprint in the home.
+
+    Raises:
+        DataError: It is not there any more.
+    """
+    from training.data.dataset import read_dataset
+
+    for folder in settings.data.glob(f"*/{fingerprint[:16]}"):
+        return read_dataset(folder)
+    raise DataError(
+        f"no prepared dataset under {settings.data} has the fingerprint {fingerprint[:12]}",
+        hint="prepare it again with driftwheel data, or name its folder with --dataset",
+    )
 
 
 Entry = Literal["in service", "on trial", "refused", "known"]
@@ -208,6 +261,9 @@ def sync_aliases(settings: Settings, rollout: Rollout) -> None:
 
     if is_empty(settings):
         return  # bundles brought from elsewhere: there is nothing to name, and opening MLflow takes seconds
+    if find_spec("mlflow") is None:
+        _log.warning("aliases.not_moved", model=rollout.model, reason="mlflow is not installed here")
+        return
     registry = Registry(settings)
     known = {info.version for info in registry.versions(rollout.model)}
     for alias, version in ((CHAMPION, rollout.stable), (CHALLENGER, rollout.candidate)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from driftwheel.bundle import bundle_folder, read_manifest
 from driftwheel.client import Client, ClientError, PendingAnswer
 from driftwheel.contracts import Signature
-from driftwheel.errors import ConfigurationError
+from driftwheel.errors import ConfigurationError, DataError
 from driftwheel.rollout import read_rollout
 from driftwheel.settings import Settings
 from driftwheel.wheel.progress import Reporter
@@ -68,7 +68,15 @@ def replay(
 
     Raises:
         ClientError: Feedback was refused. Failed calls are counted, not raised.
+        DataError: The rows lack a column.
     """
+    if absent := [
+        name for name in [*(spec.name for spec in signature.inputs), signature.label] if name not in rows.columns
+    ]:
+        raise DataError(
+            f"the rows to replay have no column {absent[0]!r}, which {model} takes; they have {', '.join(rows.columns)}",
+            hint="name the table that the model was trained on",
+        )
     report = ReplayReport()
     columns = {spec.name: _column(rows[spec.name], spec.datatype) for spec in signature.inputs}
     labels = rows[signature.label].to_numpy(dtype=np.float64)

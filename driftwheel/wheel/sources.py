@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from driftwheel.contracts import Task
 from driftwheel.errors import DataError
+from driftwheel.files import write_atomically
 from driftwheel.settings import Settings
 from training.data.sources import CustomersSource, RatingsSource, read_ratings
 
@@ -83,6 +86,26 @@ class Sources:
         if model not in tasks:
             raise DataError(f"no data is known for model {model!r}; known: {', '.join(tasks)}")
         return tasks[model]
+
+
+def remember(settings: Settings, sources: Sources) -> None:
+    """Keep where a home's data comes from: a later retrain or replay without flags means the same tables."""
+    write_atomically(settings.home / "sources.json", msgspec.json.format(msgspec.json.encode(sources), indent=2))
+
+
+def recall(settings: Settings) -> Sources | None:
+    """What ``remember`` kept; None in a home that has not trained yet.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = settings.home / "sources.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sources)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path} is damaged: {error}", hint="delete it, and name your tables by flags") from None
 
 
 def _labelled(settings: Settings, model: str, task: Task) -> "pd.DataFrame":

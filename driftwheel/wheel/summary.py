@@ -1,5 +1,8 @@
 """What a turn did, as a table for people and as JSON for scripts."""
 
+import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from training.mlflow_store import tracking_uri
 _HEADLINES = ("rmse", "mae", "ndcg@10", "auc", "log_loss")
 
 
-def print_summary(console: Console, settings: Settings, report: TurnReport) -> None:
+def print_summary(console: Console, settings: Settings, report: TurnReport, *, serving_on: bool) -> None:
     """The table, and where to look."""
     table = Table(title=f"One turn of the wheel, {report.seconds:.0f} s", title_justify="left", show_lines=True)
     table.add_column("")
@@ -22,6 +25,7 @@ def print_summary(console: Console, settings: Settings, report: TurnReport) -> N
     for title, cell in (
         ("version", _versions),
         ("test metrics", lambda m: _metrics(m, "\n")),
+        ("newest gate", lambda m: m.gate),
         ("traffic", lambda m: str(m.traffic)),
         ("drift", lambda m: m.drift),
         ("retrain", lambda m: m.retrain),
@@ -29,7 +33,7 @@ def print_summary(console: Console, settings: Settings, report: TurnReport) -> N
     ):
         table.add_row(title, *(cell(model) for model in report.models))
     console.print(table)
-    _print_where_to_look(console, settings, report)
+    _print_where_to_look(console, settings, report, serving_on=serving_on)
 
 
 def _versions(model: ModelReport) -> str:
@@ -42,21 +46,21 @@ def _metrics(model: ModelReport, separator: str) -> str:
     return separator.join(f"{name} {model.metrics[name]:.4f}" for name in _HEADLINES if name in model.metrics)
 
 
-def _print_where_to_look(console: Console, settings: Settings, report: TurnReport) -> None:
-    places = Table.grid(padding=(0, 2))
-    places.add_row("server", f"{report.address.url}  (gRPC and HTTP on one port; /metrics, /v2, /v1)")
-    places.add_row(
-        "ask it",
-        f'curl {report.address.url}/v1/recommend -d \'{{"user_id": 15, "k": 5}}\'',
-    )
-    for model in report.models:
-        if model.drift_report is not None:
-            places.add_row(f"{model.model} drift", str(model.drift_report))
-    home = "" if settings.home == Path(".driftwheel").absolute() else f" --home {settings.home}"
-    places.add_row("what was decided", f"driftwheel{home} ledger")
-    places.add_row("versions", f"driftwheel{home} models list")
-    places.add_row("runs", f"mlflow ui --backend-store-uri {tracking_uri(settings)}")
-    console.print(places, highlight=False, soft_wrap=True, overflow="fold")
+def _print_where_to_look(console: Console, settings: Settings, report: TurnReport, *, serving_on: bool) -> None:
+    home = "" if settings.home == Path(".driftwheel").absolute() else f" --home {shlex.quote(str(settings.home))}"
+    program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "driftwheel" else "driftwheel"
+    places: list[tuple[str, object]] = []
+    if serving_on:
+        places.append(("server", f"{report.address.url}  (gRPC and HTTP on one port; /metrics, /v2, /v1)"))
+        for user in [model.known_user for model in report.models if model.known_user is not None]:
+            body = json.dumps({"user_id": user, "k": 5})
+            places.append(("ask it", f"curl {report.address.url}/v1/recommend -d {shlex.quote(body)}"))
+    places += [(f"{model.model} drift", model.drift_report) for model in report.models if model.drift_report]
+    places.append(("what was decided", f"{program}{home} ledger"))
+    places.append(("versions", f"{program}{home} models list"))
+    places.append(("runs", f"mlflow ui --backend-store-uri {tracking_uri(settings)}"))
+    for name, place in places:
+        console.print(f"{name:<18}{place}", highlight=False, soft_wrap=True)
 
 
 def summary_json(report: TurnReport) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Each step calls what a command of its own calls, and each finds what an interrupted turn finished before it.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,12 +26,15 @@ from driftwheel.wheel.progress import Reporter
 from driftwheel.wheel.replay import ReplayReport, replay
 from driftwheel.wheel.retraining import permission, retrain
 from driftwheel.wheel.server import ensured_server, wait_until_loaded
-from driftwheel.wheel.sources import Sources, cut_date
+from driftwheel.wheel.sources import Sources, cut_date, remember
 from driftwheel.wheel.watching import check_drift
+from monitoring.ledger import Ledger
 from serving.runtime import ServerAddress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from training.data.dataset import Dataset
 
 STEPS = (0.25, 0.5, 1.0)
 """The candidate's shares in ``up``, whose traffic is too little for the default plan's 1 % step."""
@@ -60,6 +64,9 @@ class ModelReport:
     drift_report: Path | None = None
     retrain: str = "not needed"
     verdict: str = "no candidate"
+    gate: str = ""
+    known_user: int | str | None = None
+    """Somebody to ask the server about."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -93,8 +100,10 @@ class Turn:
         self._tidy()
         cut = self._sources.until or cut_date(self._sources.ratings)
         reports = [ModelReport(self._sources.rating_model, "rating"), ModelReport(self._sources.churn_model, "churn")]
+        datasets = {report.model: self._dataset_for_first(report, cut) for report in reports}
+        remember(self._settings, dataclasses.replace(self._sources, until=cut))
         for report in reports:
-            self._first_version(report, cut)
+            self._first_version(report, datasets[report.model])
         with ensured_server(self._settings) as address, Client(address.target) as client:
             self._reporter.note(f"serving at {address.url}")
             rows = {report.task: self._sources.traffic(report.task, self._settings, since=cut)[0] for report in reports}
@@ -114,18 +123,24 @@ class Turn:
         for leftover in self._settings.home.rglob(f"{TEMPORARY_PREFIX}*"):
             remove_leftovers(leftover.parent, older_than_s=_LEFTOVERS_AGE_S, now_s=time.time())
 
-    def _first_version(self, report: ModelReport, cut: str) -> None:
-        """Steps 1 to 4: data, training, gate, export; only where nothing is in service yet."""
+    def _dataset_for_first(self, report: ModelReport, cut: str) -> "Dataset | None":
+        """Step 1, for both models before anything is trained; None where a version is in service already."""
         rollout = current_rollout(self._settings, report.model)
         if rollout is not None:
             # Makes sure of it: a kill can have come between the rollout and the registry.
             sync_aliases(self._settings, rollout)
             report.started_with = rollout.stable
             self._reporter.note(f"{report.model} version {rollout.stable} is in service already")
-            return
+            return None
         with self._reporter.task(f"Preparing {report.model} data") as task:
             dataset = self._sources.prepare(report.task, self._settings, until=cut, learn=False)
             task.finish(f"{sum(dataset.rows.values()):,} rows, fingerprint {dataset.fingerprint[:12]}")
+        return dataset
+
+    def _first_version(self, report: ModelReport, dataset: "Dataset | None") -> None:
+        """Steps 2 to 4: training, gate, export, and into service."""
+        if dataset is None:
+            return
         made = make_version(self._settings, report.model, dataset, self._reporter)
         if made.bundle is None:
             raise DriftwheelError(
@@ -224,4 +239,8 @@ class Turn:
     def _sum_up(self, report: ModelReport) -> None:
         rollout = read_rollout(self._settings.rollouts, report.model)
         report.in_service = rollout.stable
-        report.metrics = read_bundle(self._settings.models, report.model, rollout.stable).manifest.metrics
+        bundle = read_bundle(self._settings.models, report.model, rollout.stable)
+        report.metrics = bundle.manifest.metrics
+        report.gate = next((entry.summary for entry in Ledger(self._settings.ledger).latest(report.model, "gate")), "")
+        if (key := bundle.manifest.signature.key_input) is not None:
+            report.known_user = bundle.vocabularies()[key].entries[0]

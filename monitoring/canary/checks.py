@@ -1,4 +1,4 @@
-"""The rows of a verdict's table: hard guards, and the three sequential tests against their margins."""
+"""The rows of a verdict's table: hard guards, and the four sequential tests against their margins."""
 
 import dataclasses
 import math
@@ -22,8 +22,15 @@ LATENCY_FLOOR_US = 1000.0
 MIN_CLUSTERS = 10
 """Users of each arm below which the spread between users, and so the quality test, means nothing."""
 
-ERROR_GUARD_MARGIN = 0.2
-"""An error rate this much above control's aborts even below the minimum sample."""
+GUARD_MARGIN = 0.2
+"""A share of errors or of empty answers this much above control's aborts even below the minimum sample."""
+
+MIN_EMPTY = 5
+"""Empty answers of the candidate below which they are the callers' doing (who excluded all there is), whatever control's
+share is."""
+
+_TESTS = 4
+"""Tests that share the chance of a false abort."""
 
 _MARGINS = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 80)])
 """Where ``at_least`` is looked for."""
@@ -36,7 +43,7 @@ class Check:
     ``control``, ``candidate`` and ``difference`` are the estimates, None where there is nothing to estimate from.
     ``limit`` is what the difference may be, ``at_least`` what it is shown to be, with the judge's confidence, however
     often one looked (0: nothing shown). ``log_e`` is the evidence that the limit is exceeded and ``needed`` how much of
-    it aborts; both None for guards.
+    it aborts; both None where nothing is tested.
     """
 
     name: str
@@ -53,14 +60,47 @@ class Check:
 
 
 def guards(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...]:
-    """The checks that abort at once, however little is known."""
-    control, candidate = evidence.control, evidence.candidate
+    """The checks that abort at once, however little is known. They go on when the candidate has all traffic, against
+    what control did before.
+    """
+    control, candidate = evidence.control, evidence.candidate_overall
     return (
-        _guard("not finite", control.not_finite, candidate.not_finite, fails=candidate.not_finite > 0),
-        # Users who have seen everything get empty answers from any model.
-        _guard("empty answers", control.empty, candidate.empty, fails=candidate.empty > 0 and control.empty == 0),
-        _error_guard(control, candidate, settings),
+        _not_finite(control, candidate, settings),
+        _wide_guard("many errors", _errors_of(control), _errors_of(candidate), evidence, settings),
+        _wide_guard(
+            "many empty answers", _empty_of(control), _empty_of(candidate), evidence, settings, least=MIN_EMPTY
+        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    hits: int
+    requests: int
+
+    @property
+    def rate(self) -> float | None:
+        return self.hits / self.requests if self.requests else None
+
+
+def _errors_of(arm: ArmEvidence) -> _Share:
+    return _Share(arm.errors, arm.requests)
+
+
+def _empty_of(arm: ArmEvidence) -> _Share:
+    # Evidence from before ``recommends`` was counted has none.
+    return _Share(arm.empty, max(arm.recommends, arm.empty))
+
+
+def _log_e(control: _Share, candidate: _Share, margin: float) -> float:
+    return float(log_e_errors(control.requests, control.hits, candidate.requests, candidate.hits, margin=margin))
+
+
+def _not_finite(control: ArmEvidence, candidate: ArmEvidence, settings: JudgeSettings) -> Check:
+    """The first answer that is no number aborts, unless control gives such answers too: then a higher share does."""
+    before, after = (_Share(arm.not_finite, arm.requests) for arm in (control, candidate))
+    more = _log_e(before, after, 0.0) >= _needed(settings, 1)
+    return _guard("not finite", before.hits, after.hits, fails=after.hits > 0 and (before.hits == 0 or more))
 
 
 def _guard(name: str, control: int, candidate: int, *, fails: bool) -> Check:
@@ -75,23 +115,29 @@ def _guard(name: str, control: int, candidate: int, *, fails: bool) -> Check:
     )
 
 
-def _error_guard(control: ArmEvidence, candidate: ArmEvidence, settings: JudgeSettings) -> Check:
-    """The test for errors at a margin so wide that it needs no minimum sample. It costs no alpha: whenever it speaks,
-    the test at the narrow margin does too.
+def _wide_guard(
+    name: str, control: _Share, candidate: _Share, evidence: Evidence, settings: JudgeSettings, *, least: int = 1
+) -> Check:
+    """A test of shares at a margin so wide that it needs no minimum sample. While there is a control it costs no alpha:
+    whenever it speaks, the test at the narrow margin does too.
     """
-    margin = max(ERROR_GUARD_MARGIN, settings.error_margin)
-    evidence = _log_e_errors(control, candidate, margin)
-    check = _guard("many errors", control.errors, candidate.errors, fails=evidence >= _needed(settings, 3))
-    return dataclasses.replace(check, limit=margin, log_e=evidence, needed=_needed(settings, 3))
+    margin = max(GUARD_MARGIN, settings.error_margin)
+    # A candidate that got all traffic at once is held against a control that never failed.
+    known = _Share(0, candidate.requests) if evidence.weight >= 1 and not control.requests else control
+    log_e, needed = _log_e(known, candidate, margin), _needed(settings, _TESTS)
+    check = _guard(name, control.hits, candidate.hits, fails=candidate.hits >= least and log_e >= needed)
+    return dataclasses.replace(check, limit=margin, log_e=log_e, needed=needed)
 
 
 def soft_checks(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...]:
-    """Errors, latency and quality, with the chance of a false abort shared among them by Holm (1979).
+    """Errors, empty answers, latency and quality where both arms answered side by side, with the chance of a false abort
+    shared among them by Holm (1979).
 
     One over an e-process is a p-value at any stopping time, which is all that Holm asks for.
     """
     checks = (
         _errors(evidence.control, evidence.candidate, settings),
+        _empty(evidence.control, evidence.candidate, settings),
         _latency(evidence.control, evidence.candidate, settings),
         _quality(evidence, settings),
     )
@@ -119,25 +165,31 @@ def _decided(check: Check, *, needed: float, worse: bool) -> Check:
     return dataclasses.replace(check, needed=needed, outcome="worse" if worse else "fine")
 
 
-def _log_e_errors(control: ArmEvidence, candidate: ArmEvidence, margin: float) -> float:
-    return float(log_e_errors(control.requests, control.errors, candidate.requests, candidate.errors, margin=margin))
-
-
 def _errors(control: ArmEvidence, candidate: ArmEvidence, settings: JudgeSettings) -> Check:
-    counts = (control.requests, control.errors, candidate.requests, candidate.errors)
-    rates = [arm.errors / arm.requests if arm.requests else None for arm in (control, candidate)]
     waiting = min(control.requests, candidate.requests) < settings.min_requests
+    check = _share_check("errors", _errors_of(control), _errors_of(candidate), "failed", settings)
+    return dataclasses.replace(check, outcome="waiting" if waiting else "fine")
+
+
+def _empty(control: ArmEvidence, candidate: ArmEvidence, settings: JudgeSettings) -> Check:
+    """A few empty answers are the callers' doing. More are evidence, at any sample: the test is exact."""
+    check = _share_check("empty answers", _empty_of(control), _empty_of(candidate), "were empty", settings)
+    return check if candidate.empty >= MIN_EMPTY else dataclasses.replace(check, log_e=None, at_least=0.0)
+
+
+def _share_check(name: str, control: _Share, candidate: _Share, what: str, settings: JudgeSettings) -> Check:
+    counts = (control.requests, control.hits, candidate.requests, candidate.hits)
     return Check(
-        name="errors",
-        outcome="waiting" if waiting else "fine",
+        name=name,
+        outcome="fine",
         unit="share of requests",
-        control=rates[0],
-        candidate=rates[1],
-        difference=_minus(rates[1], rates[0]),
+        control=control.rate,
+        candidate=candidate.rate,
+        difference=_minus(candidate.rate, control.rate),
         limit=settings.error_margin,
         at_least=_at_least(lambda m: log_e_errors(*counts, margin=np.minimum(m, 1.0)), settings),
-        log_e=_log_e_errors(control, candidate, settings.error_margin),
-        detail=f"{candidate.errors} of {candidate.requests} failed, control {control.errors} of {control.requests}",
+        log_e=_log_e(control, candidate, settings.error_margin),
+        detail=f"{candidate.hits} of {candidate.requests} {what}, control {control.hits} of {control.requests}",
     )
 
 
@@ -215,7 +267,7 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 def _at_least(log_e: Callable[[Floats], Floats], settings: JudgeSettings) -> float:
     """The largest margin that the evidence speaks against as loudly as an abort by this check alone would need."""
-    shown = _MARGINS[log_e(_MARGINS) >= _needed(settings, 3)]
+    shown = _MARGINS[log_e(_MARGINS) >= _needed(settings, _TESTS)]
     return float(shown.max()) if len(shown) else 0.0
 
 

@@ -41,8 +41,10 @@ class ArmEvidence:
     """Requests that the model failed on."""
     not_finite: int = 0
     """Requests with an output that is NaN, infinite or missing."""
+    recommends: int = 0
+    """Answered "recommend" requests."""
     empty: int = 0
-    """Answered "recommend" requests without a single item."""
+    """Of them, those without a single item."""
     latency_counts: tuple[int, ...] = ()
     """Answered requests in each bucket of ``LATENCY_BOUNDS_US`` and, last, above them; empty: none."""
     losses: LossSums = field(default_factory=LossSums)
@@ -50,7 +52,11 @@ class ArmEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What was known about a rollout at one look at it. ``candidate_version`` and ``stable_version`` are on trial."""
+    """What was known about a rollout at one look at it. ``candidate_version`` and ``stable_version`` are on trial.
+
+    ``control`` and ``candidate`` answered side by side, in the same hours, and may be compared. At weight 1 there is no
+    control any more: what the candidate has answered since then is ``alone``.
+    """
 
     model: str
     task: Task
@@ -63,6 +69,20 @@ class Evidence:
     """The time of the look, if it was given; ISO 8601, as ``since``."""
     control: ArmEvidence = field(default_factory=ArmEvidence)
     candidate: ArmEvidence = field(default_factory=ArmEvidence)
+    alone: ArmEvidence = field(default_factory=ArmEvidence)
+
+    @property
+    def candidate_overall(self) -> ArmEvidence:
+        """The candidate's counts of the whole rollout, without latencies and losses."""
+        arms = (self.candidate, self.alone)
+        return ArmEvidence(
+            requests=sum(arm.requests for arm in arms),
+            fresh_requests=sum(arm.fresh_requests for arm in arms),
+            errors=sum(arm.errors for arm in arms),
+            not_finite=sum(arm.not_finite for arm in arms),
+            recommends=sum(arm.recommends for arm in arms),
+            empty=sum(arm.empty for arm in arms),
+        )
 
 
 def encode_evidence(evidence: Evidence) -> dict[str, Any]:
@@ -102,7 +122,8 @@ def collect_evidence(
     """Count what the log holds about a rollout that has a candidate.
 
     Only the arms "control" and "candidate" count, only under the versions on trial, and only from the start of the
-    rollout on (or from ``since``, if that is later).
+    rollout on (or from ``since``, if that is later). What either arm answered since the candidate got all traffic is not
+    compared; labels that come later for what was answered before then are.
 
     Raises:
         DataError: The rollout has no candidate.
@@ -114,13 +135,16 @@ def collect_evidence(
         raise DataError(f"the rollout of {rollout.model} has no candidate to collect evidence about")
     begin = max((time for time in (since, rollout.started_at) if time), key=moment, default=None)
     feedback = read_feedback(log, rollout.model, since=begin, until=until)
-    arms: dict[Arm, ArmEvidence] = {}
+    compared: dict[Arm, ArmEvidence] = {}
+    alone: dict[Arm, ArmEvidence] = {}
     for arm, version in ((Arm.CONTROL, rollout.stable), (Arm.CANDIDATE, rollout.candidate)):
         rows = read_predictions(
             log, rollout.model, version=version, since=begin, until=until, columns=_columns(signature)
         )
-        rows = rows[rows["arm"] == arm]
-        arms[arm] = _count(with_labels(rows, feedback), signature, task, stepped_at=rollout.stepped_at)
+        rows = with_labels(rows[rows["arm"] == arm], feedback)
+        late = _since_all_traffic(rows, rollout)
+        compared[arm] = _count(rows[~late], signature, task, stepped_at=rollout.stepped_at)
+        alone[arm] = _count(rows[late], signature, task, stepped_at=rollout.stepped_at)
     return Evidence(
         model=rollout.model,
         task=task,
@@ -130,9 +154,17 @@ def collect_evidence(
         step=rollout.step,
         since=begin or "",
         until=until,
-        control=arms[Arm.CONTROL],
-        candidate=arms[Arm.CANDIDATE],
+        control=compared[Arm.CONTROL],
+        candidate=compared[Arm.CANDIDATE],
+        alone=alone[Arm.CANDIDATE],
     )
+
+
+def _since_all_traffic(rows: "pd.DataFrame", rollout: Rollout) -> "pd.Series[bool]":
+    """Which rows were answered after the candidate got all traffic. (A server takes a moment to follow a rollout.)"""
+    if rollout.weight < 1 or not rollout.stepped_at:
+        return rows["at"].isna()  # none
+    return rows["at"] >= _timestamp(rollout.stepped_at)
 
 
 def _columns(signature: Signature) -> list[str]:
@@ -155,6 +187,7 @@ def _count(rows: "pd.DataFrame", signature: Signature, task: Task, *, stepped_at
         fresh_requests=int((requests["at"] >= _timestamp(stepped_at)).sum()) if stepped_at else len(requests),
         errors=int(requests["failed"].sum()),
         not_finite=int(requests["not_finite"].sum()),
+        recommends=int(answered["recommend"].sum()),
         empty=int(answered["empty"].sum()),
         latency_counts=count_latencies(answered["latency_us"].to_numpy()) if len(answered) else (),
         losses=_losses(rows, signature, task),
@@ -170,7 +203,7 @@ def _timestamp(time: str) -> "pd.Timestamp":
 
 
 def _requests(rows: "pd.DataFrame", signature: Signature) -> "pd.DataFrame":
-    """One row for each request: at, latency_us, failed, not_finite, empty.
+    """One row for each request: at, latency_us, failed, not_finite, recommend, empty.
 
     An empty recommendation is logged as a single row whose last id input (the item) and outputs are missing.
     """
@@ -182,10 +215,12 @@ def _requests(rows: "pd.DataFrame", signature: Signature) -> "pd.DataFrame":
     flags = rows[["prediction_id", "at", "latency_us"]].assign(
         failed=~answered,
         not_finite=(answered & ~no_item & ~finite) | (rows["code"] == NOT_FINITE_CODE),
+        recommend=rows["kind"] == "recommend",
         empty=answered & no_item,
     )
     grouped = flags.groupby("prediction_id", sort=False)
-    return grouped.agg({"at": "min", "latency_us": "max", "failed": "any", "not_finite": "any", "empty": "all"})
+    how = {"at": "min", "latency_us": "max", "failed": "any", "not_finite": "any", "recommend": "any", "empty": "all"}
+    return grouped.agg(how)
 
 
 def _losses(rows: "pd.DataFrame", signature: Signature, task: Task) -> LossSums:

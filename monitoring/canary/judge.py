@@ -38,10 +38,14 @@ class VerdictRecord:
 def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verdict:
     """Decide about a rollout's candidate.
 
-    ABORT: a hard guard is broken, or a test shows that the candidate is worse than its margin allows. Over the whole
-    rollout, however often one looks, a candidate within all margins is aborted with a chance of ``settings.alpha`` at
-    most (for quality asymptotically). HOLD: below the minimum sample of either arm, or of this step; paused; or, at the
-    last step, labels have begun to come and are too few to judge. PROMOTE: the last step has been passed. Else STEP.
+    ABORT: a hard guard is broken, or a test shows that the candidate is worse than its margin allows. Only what both arms
+    answered side by side is tested, so over the whole rollout, however often one looks, a candidate within all margins
+    that answers with numbers is aborted with a chance of ``settings.alpha`` at most (for quality asymptotically). At
+    weight 1, where there is no control, only the guards see what is new, and their margin is wide.
+
+    HOLD: below the minimum sample of either arm, or of this step; paused; or, at the last step that has a control, labels
+    have begun to come and are too few to judge. At weight 1 control is waited for no more, for it cannot come. PROMOTE:
+    the last step has been passed. Else STEP.
     """
     if (evidence.candidate_version, evidence.stable_version) != (rollout.candidate, rollout.stable):
         return _verdict("HOLD", rollout, ["the evidence is about other versions than the rollout"])
@@ -57,19 +61,25 @@ def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verd
 
 def _waits(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, checks: tuple[Check, ...]) -> list[str]:
     """Why the candidate cannot go on yet."""
-    control, candidate, needed = evidence.control, evidence.candidate, settings.min_requests
+    control, fresh, needed = evidence.control, evidence.candidate_overall.fresh_requests, settings.min_requests
     waits: list[str] = []
-    if control.requests < needed:
+    if rollout.weight < 1 and control.requests < needed:
         waits.append(f"control has {control.requests} of the {needed} requests needed")
-    if candidate.fresh_requests < needed:
-        waits.append(f"the candidate has {candidate.fresh_requests} of the {needed} requests needed at this step")
-    labels = control.losses.labelled + candidate.losses.labelled
+    if fresh < needed:
+        waits.append(f"the candidate has {fresh} of the {needed} requests needed at this step")
+    labels = control.losses.labelled + evidence.candidate.losses.labelled
     quality = named(checks, "quality")
-    if rollout.step == len(rollout.steps) - 1 and labels and quality.outcome == "waiting":
+    if _is_last_compared(rollout) and labels and quality.outcome == "waiting":
         waits.append(quality.detail)
     if rollout.state == "paused":
         waits.append("the rollout is paused")
     return waits
+
+
+def _is_last_compared(rollout: Rollout) -> bool:
+    """Whether no later step has a control: the last chance to wait for one."""
+    following = rollout.steps[rollout.step + 1 :]
+    return rollout.weight < 1 and (not following or following[0] >= 1)
 
 
 def _verdict(decision: Decision, rollout: Rollout, reasons: list[str], checks: tuple[Check, ...] = ()) -> Verdict:

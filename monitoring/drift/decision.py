@@ -60,7 +60,8 @@ class DriftRecord:
 
 
 def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> DriftDecision:
-    """Decide about scored windows, oldest first; of more than ``settings.windows`` the newest count.
+    """Decide about scored windows, oldest first; of more than ``settings.windows`` the newest count. Of fewer than
+    ``settings.windows_needed`` nothing but broken data can be told.
 
     A monitor alarms in a window by Holm's procedure over the window's monitors at ``settings.alpha``; it drifts when it
     alarms in ``settings.windows_needed`` windows. Quality is down when it is down in as many. Retrain when quality is
@@ -75,10 +76,12 @@ def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> Dr
     faults = tuple(dict.fromkeys(fault for window in windows for fault in window.faults))
     quality_down = lows >= settings.windows_needed
     retrain = not faults and (quality_down or {"input", "prediction"} <= groups)
-    status: Status = "broken data" if faults else "drift" if groups or quality_down else "stable"
+    status = _status(len(windows), settings, broken=bool(faults), drift=bool(groups) or quality_down)
     return DriftDecision(
         status=status,
-        summary=_summary(status, outcomes, faults, quality_down=quality_down, retrain=retrain),
+        summary=_too_few(len(windows), lows, outcomes, settings)
+        if status == "not enough rows"
+        else _summary(status, outcomes, faults, quality_down=quality_down, retrain=retrain),
         input_drift="input" in groups,
         prediction_drift="prediction" in groups,
         quality_down=quality_down,
@@ -88,6 +91,21 @@ def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> Dr
         outcomes=outcomes,
         faults=faults,
     )
+
+
+def _status(windows: int, settings: DriftSettings, *, broken: bool, drift: bool) -> Status:
+    if broken:
+        return "broken data"
+    if windows < settings.windows_needed:
+        return "not enough rows"
+    return "drift" if drift else "stable"
+
+
+def _too_few(windows: int, lows: int, outcomes: Sequence[MonitorOutcome], settings: DriftSettings) -> str:
+    alarming = [outcome.monitor for outcome in outcomes if outcome.alarms]
+    seen = [f"alarms so far: {', '.join(alarming)}" if alarming else "no monitor alarms so far"]
+    seen += ["quality is down so far"] if lows else []
+    return f"not enough rows: {windows} of the {settings.windows_needed} windows needed; {'; '.join(seen)}"
 
 
 def _outcomes(windows: Sequence[WindowScores], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:

@@ -92,7 +92,12 @@ def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
     names = {spec.name: INPUT_PREFIX + spec.name for spec in signature.inputs}
     names |= {spec.name: OUTPUT_PREFIX + spec.name for spec in signature.outputs}
     names |= {signature.label: "label"}
-    return table.rename(columns={old: new for old, new in names.items() if new not in table.columns})
+    table = table.rename(columns={old: new for old, new in names.items() if new not in table.columns})
+    for spec in signature.inputs:
+        column = INPUT_PREFIX + spec.name
+        if spec.datatype == "BYTES" and column in table.columns:  # as preparing does: True is the category "True"
+            table[column] = table[column].map(str, na_action="ignore")
+    return table
 
 
 def score_windows(

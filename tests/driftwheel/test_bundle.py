@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -50,8 +51,19 @@ def test_a_manifest_cut_short_or_of_another_version_is_refused(tmp_path: Path) -
     (folder / MANIFEST).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
         read_bundle(tmp_path, "mf", 1)
-    (folder / MANIFEST).write_bytes(whole.replace(b'"version": 1', b'"version": 2'))
-    with pytest.raises(BundleError, match="is for mf version 2"):
+    (folder / MANIFEST).write_bytes(whole)
+    folder.rename(folder.with_name("2"))
+    with pytest.raises(BundleError, match="is for mf version 1, not mf version 2"):
+        read_bundle(tmp_path, "mf", 2)
+
+
+@pytest.mark.parametrize("change", [(b'"label_high": 5.0', b'"label_high": 4.0'), (b'"user_id"', b'"user_ie"')])
+def test_one_changed_byte_in_the_manifest_is_named(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    make_rating_bundle(tmp_path, 1)
+    path = bundle_folder(tmp_path, "mf", 1) / MANIFEST
+    assert change[0] in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(*change, 1))
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
         read_bundle(tmp_path, "mf", 1)
 
 
@@ -60,6 +72,8 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
     path = bundle_folder(tmp_path, "mf", 1) / MANIFEST
     manifest = msgspec.json.decode(path.read_bytes())
     manifest["files"]["../../../etc/hostname"] = "0" * 64
+    manifest["manifest_sha256"] = ""
+    manifest["manifest_sha256"] = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
     path.write_bytes(msgspec.json.encode(manifest))
     with pytest.raises(BundleError, match="outside the bundle"):
         read_bundle(tmp_path, "mf", 1)

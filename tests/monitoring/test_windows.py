@@ -236,14 +236,9 @@ def test_labelled_examples_are_what_training_reads(tmp_path):
 
 def test_an_empty_recommendation_teaches_nothing(tmp_path):
     big = 2**53 + 1  # no float holds it
-    frame = pd.DataFrame(
-        {
-            "in_user_id": [1, 2, 3],
-            "in_item_id": pd.array([big, None, 7], "Int64"),
-            "out_rating": pd.array([3, None, 4], "Float32"),
-        }
-    )
-    write_sealed(tmp_path, "m", 1, log_rows(frame, RATING, kind=["infer", "recommend", "recommend"]))
+    columns = {"in_item_id": [big, None, 7], "out_rating": [3.0, None, 4.0]}
+    rows = log_rows(ratings(3), RATING, kind=["infer", "recommend", "recommend"], **columns)
+    write_sealed(tmp_path, "m", 1, rows)
     write_feedback(tmp_path, "m", [f"p{i:07d}" for i in range(3)], [1.0, 2.0, 3.0])
     examples = labelled_examples(tmp_path, "m", task="rating")
     assert examples["item_id"].tolist() == [big, 7]

@@ -23,7 +23,7 @@ from serving._proto import open_inference_pb2 as pb
 from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.front_door import check_address, running
 from serving.runtime import server_address
-from serving.segments import repair_segments, whole_batches
+from serving.segments import repair_segments
 from tests.bundles import make_rating_bundle
 from tests.serving.conftest import BY, connected, prepared_home, rating_request, scores_of
 
@@ -264,14 +264,11 @@ def test_a_killed_envoy_loses_no_feedback_and_at_most_one_flush_of_predictions(t
     os.kill(envoy_of(process), signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, "the server ended by itself" in errors) == (1, True), errors
-    stored = [
-        row
-        for path in (settings.prediction_log / "feedback").glob("*.arrows")
-        for batch in whole_batches(path)[0]
-        for row in batch["prediction_id"].to_pylist()
-    ]
+    # The supervisor has sealed what the kill left.
+    (feedback,) = (settings.prediction_log / "feedback").glob("[!.]*.parquet")
+    stored = pq.read_table(feedback)["prediction_id"].to_pylist()
     assert stored == accepted
-    again = serve(settings)  # the next start repairs what the kill left
+    again = serve(settings)
     wait_up(settings, again)
     (predictions,) = settings.prediction_log.rglob("mf/**/*.parquet")
     assert pq.read_table(predictions)["prediction_id"].to_pylist() == accepted

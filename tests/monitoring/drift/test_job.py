@@ -8,7 +8,7 @@ from driftwheel.bundle import REFERENCE
 from driftwheel.errors import BundleError
 from driftwheel.settings import DriftSettings
 from monitoring.drift.decision import decide_drift
-from monitoring.drift.job import run_drift, score_window, score_windows
+from monitoring.drift.job import read_rows, run_drift, score_window, score_windows
 from monitoring.drift.monitors import build_monitors
 from monitoring.drift.quality import labelled_losses
 from monitoring.drift.reference import Reference, load_reference
@@ -215,6 +215,24 @@ def test_the_newest_rows_of_the_log_are_judged_with_their_labels(churn, customer
     assert result.windows[-1].end is not None
     assert result.windows[-1].end.startswith("2026-01-01 02:29:59")
     assert drift(churn, tmp_path, since="2026-01-01T01:30:00Z").rows == 3600
+
+
+def test_recommendations_are_not_looked_at_empty_or_not(tmp_path):
+    table = pd.DataFrame({"in_user_id": range(4), "in_item_id": range(4), "out_rating": 3.0, "label": 3.0})
+    bundle = make_bundle(tmp_path / "models", "movies", "rating", RATING, table)
+    kinds = {"kind": ["infer", "recommend", "recommend", "infer"]}
+    logged = log_rows(table, RATING, in_item_id=[1, None, 3, 4], out_rating=[3.0, None, 3.0, 3.0], **kinds)
+    write_sealed(tmp_path / "log", "movies", 1, logged)
+    write_feedback(tmp_path / "log", "movies", [f"p{i:07d}" for i in range(4)], [3.0] * 4)
+    assert read_rows(tmp_path / "log", bundle, since=None)["in_item_id"].tolist() == [1, 4]
+
+
+def test_one_window_is_shown_and_not_called_stable(churn, customers, tmp_path):
+    result = drift(churn, tmp_path, draw(customers[1], 2500, 5))
+    assert result.decision.status == "not enough rows"
+    assert result.decision.summary == "not enough rows: 1 of the 2 windows needed; no monitor alarms so far"
+    assert len(result.windows) == 1
+    assert result.decision.outcomes
 
 
 def test_worse_labels_are_quality_down_and_retrain(churn, customers, tmp_path):

@@ -60,6 +60,7 @@ def export(
     A bundle that is there but damaged is written anew.
 
     Args:
+        dataset: What the weights were trained on; of a refit, the full dataset.
         created_at: ISO 8601; now unless given.
 
     Raises:

@@ -2,7 +2,7 @@
 
 ::
 
-    <jobs>/<task>-<fingerprint>-<config>/
+    <jobs>/<task>-<fingerprint>-<config>/       an evaluation, or a refit: see ``Job.evaluation``
       job.json            the Job
       progress.jsonl      one EpochEvent a line, appended by rank 0
       checkpoint.pt       model, best weights, optimizer, epoch and history; replaced after each epoch
@@ -47,6 +47,9 @@ class Job:
     ranks: int
     """Processes on each machine."""
     code_revision: str
+    evaluation: str | None = None
+    """In a refit, the folder of the evaluation's model: it trains for as many epochs as were best there, and keeps the
+    last weights. None: an evaluation, which stops early by the valid split and is measured on the test split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +60,20 @@ class EpochEvent:
     """Counted from 1."""
     train_loss: float
     """The mean over the epoch's batches, penalties included."""
-    valid_metric: float
-    """RMSE for ratings, log loss for churn."""
+    valid_metric: float | None
+    """RMSE for ratings, log loss for churn; None in a refit, which trains on the valid split too."""
     best: bool
-    """Whether it is the best so far."""
+    """Whether it is the best so far; in a refit, always."""
     seconds: float
     """Of this epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The content of ``result.json``: how a finished job ended."""
+    """The content of ``result.json``: how a finished job ended.
+
+    A refit has nothing left to be measured on: history and metrics are those of the evaluation that it follows.
+    """
 
     key: str
     task: Task
@@ -79,7 +85,18 @@ class Result:
     code_revision: str
     history: tuple[EpochEvent, ...]
     metrics: dict[str, float]
-    """On the test split, with the best weights."""
+    """On the test split, with the best weights of the evaluation."""
+    device: str = "cpu"
+    """What it was trained on: ``cpu`` or ``cuda``."""
+    refit_rows: int | None = None
+    """In a refit, the rows that the weights were trained on; None in an evaluation."""
+    refit_epochs: int | None = None
+    """In a refit, for how many epochs."""
+
+    @property
+    def best_epoch(self) -> int:
+        """The evaluation's epoch with the best validation metric."""
+        return max(event.epoch for event in self.history if event.best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

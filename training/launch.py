@@ -1,4 +1,4 @@
-"""Start a training job under torchrun, watch it, and collect what it leaves. The one entry point of training: the
+"""Start training jobs under torchrun, watch them, and collect what they leave. The one entry point of training: the
 command line, the wheel and an automatic retrain all come through here.
 """
 
@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ def train(
     config: TrainConfig | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainedModel:
-    """Train on a dataset, or go on where an interrupted job stopped, or return what a finished one made.
+    """Train and evaluate on a dataset, or go on where an interrupted job stopped, or return what a finished one made.
 
     A job is known by the data's fingerprint, the configuration and the seed. Call it from the main thread: the kernel
     ties the workers to the thread that started them.
@@ -53,54 +54,122 @@ def train(
         TrainingError: The job failed or took too long; the message ends with the last lines of its standard error.
         BusyError: Another process runs the same job.
     """
-    config = config or default_config(dataset.task)
-    fields = config_fields(config)
+    evaluation = _job(dataset, jobs_folder, ranks, seed, config)
+    with _held(jobs_folder, evaluation):
+        _run([evaluation], timeout_s, on_epoch)
+        return read_trained(_model(evaluation))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What training for service makes."""
+
+    evaluated: TrainedModel
+    """Stopped early by the valid split, and measured on the test split: what the metrics are of."""
+    shipped: TrainedModel
+    """The same training once more, on all rows of the full dataset, for as many epochs as were best."""
+
+
+def train_and_refit(
+    dataset: Dataset,
+    full: Dataset,
+    *,
+    jobs_folder: Path,
+    ranks: int,
+    seed: int,
+    timeout_s: float,
+    config: TrainConfig | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Train as ``train`` does, and then on ``full``; both under one torchrun, each found again or resumed by itself.
+
+    Args:
+        full: What ``data.refit.refit_dataset`` made of ``dataset``.
+        timeout_s: For both together.
+        on_epoch: Called for the epochs of the evaluation, then for those of the refit, which have no metric.
+
+    Raises:
+        TrainingError: As for ``train``.
+        BusyError: As for ``train``.
+    """
+    evaluation = _job(dataset, jobs_folder, ranks, seed, config)
+    refit = _job(full, jobs_folder, ranks, seed, config, evaluation=str(_model(evaluation)))
+    with _held(jobs_folder, evaluation), _held(jobs_folder, refit):
+        _run([evaluation, refit], timeout_s, on_epoch)
+        return Trained(evaluated=read_trained(_model(evaluation)), shipped=read_trained(_model(refit)))
+
+
+def _job(
+    dataset: Dataset,
+    jobs_folder: Path,
+    ranks: int,
+    seed: int,
+    config: TrainConfig | None,
+    *,
+    evaluation: str | None = None,
+) -> Job:
+    fields = config_fields(config or default_config(dataset.task))
     key = f"{dataset.task}-{dataset.fingerprint[:16]}-{digest(fields, seed)}"
-    folder = jobs_folder.absolute() / key
-    with exclusive_lock(jobs_folder / f"{key}.lock", purpose=f"training job {key}"):
-        if (folder / MODEL).is_dir():
-            return read_trained(folder / MODEL)
-        job = Job(
-            key=key,
-            task=dataset.task,
-            dataset=str(dataset.folder.absolute()),
-            folder=str(folder),
-            config=fields,
-            seed=seed,
-            ranks=ranks,
-            threads=max(1, (os.cpu_count() or 1) // ranks),
-            code_revision=code_revision(),
-        )
-        write_atomically(folder / JOB, msgspec.json.encode(job))
-        (folder / PROGRESS).unlink(missing_ok=True)  # rank 0 writes it anew from the checkpoint
-        _run(job, folder, timeout_s, on_epoch or (lambda _: None))
-        return read_trained(folder / MODEL)
+    return Job(
+        key=key,
+        task=dataset.task,
+        dataset=str(dataset.folder.absolute()),
+        folder=str(jobs_folder.absolute() / key),
+        config=fields,
+        seed=seed,
+        ranks=ranks,
+        threads=max(1, (os.cpu_count() or 1) // ranks),
+        code_revision=code_revision(),
+        evaluation=evaluation,
+    )
 
 
-def _run(job: Job, folder: Path, timeout_s: float, on_epoch: OnEpoch) -> None:
+def _model(job: Job) -> Path:
+    return Path(job.folder) / MODEL
+
+
+def _held(jobs_folder: Path, job: Job) -> AbstractContextManager[None]:
+    return exclusive_lock(jobs_folder / f"{job.key}.lock", purpose=f"training job {job.key}")
+
+
+def _run(jobs: list[Job], timeout_s: float, on_epoch: OnEpoch | None) -> None:
+    """Run those jobs that are not done. What they say on standard error goes to the folder of the first."""
+    jobs = [job for job in jobs if not _model(job).is_dir()]
+    for job in jobs:
+        write_atomically(Path(job.folder) / JOB, msgspec.json.encode(job))
+        (Path(job.folder) / PROGRESS).unlink(missing_ok=True)  # rank 0 writes it anew from the checkpoint
+    if jobs:
+        _watch(jobs, timeout_s, on_epoch or (lambda _: None))
+
+
+def _watch(jobs: list[Job], timeout_s: float, on_epoch: OnEpoch) -> None:
     deadline = time.monotonic() + timeout_s
-    events = EventTail(folder / PROGRESS)
-    with _torchrun(job, folder) as process:
+    tails = [EventTail(Path(job.folder) / PROGRESS) for job in jobs]
+    with _torchrun(jobs) as process:
         while (code := process.poll()) is None:
-            for event in events.new():
-                on_epoch(event)
+            _report(tails, on_epoch)
             if time.monotonic() > deadline:
                 raise TrainingError(f"training took longer than {timeout_s:g} s", hint="run it again: it will go on")
             time.sleep(_POLL_S)
-    for event in events.new():
-        on_epoch(event)
+    _report(tails, on_epoch)
     if code != 0:
-        raise TrainingError(f"training ended with code {code}: {last_words(folder / STDERR)}")
+        raise TrainingError(f"training ended with code {code}: {last_words(Path(jobs[0].folder) / STDERR)}")
+
+
+def _report(tails: "list[EventTail]", on_epoch: OnEpoch) -> None:
+    for tail in tails:
+        for event in tail.new():
+            on_epoch(event)
 
 
 @contextmanager
-def _torchrun(job: Job, folder: Path) -> Generator[subprocess.Popen[bytes]]:
+def _torchrun(jobs: list[Job]) -> Generator[subprocess.Popen[bytes]]:
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.ranks}"),
-        *("-m", "training.worker", str(folder / JOB)),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={jobs[0].ranks}"),
+        *("-m", "training.worker", *(str(Path(job.folder) / JOB) for job in jobs)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    with (folder / STDERR).open("wb") as log:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(jobs[0].threads)}
+    with (Path(jobs[0].folder) / STDERR).open("wb") as log:
         process = subprocess.Popen(tied(command), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         try:
             yield process

@@ -36,8 +36,8 @@ def learning_curve(trained: TrainedModel) -> "Figure":
     epochs = [event.epoch for event in trained.history]
     left.plot(epochs, [event.train_loss for event in trained.history])
     left.set(xlabel="epoch", ylabel="training loss, penalties included", title="Training")
-    right.plot(epochs, [event.valid_metric for event in trained.history])
-    right.axvline(max(event.epoch for event in trained.history if event.best), linestyle="--", color="grey")
+    right.plot(epochs, [event.valid_metric for event in trained.history if event.valid_metric is not None])
+    right.axvline(trained.best_epoch, linestyle="--", color="grey")
     right.set(xlabel="epoch", ylabel="RMSE" if trained.task == "rating" else "log loss", title="Validation")
     return figure
 

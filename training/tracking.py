@@ -25,24 +25,29 @@ _BATCH = 1000
 """The most metrics that one call may bring."""
 
 
-def track(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:
+def track(
+    evaluated: TrainedModel, dataset: Dataset, settings: Settings, *, shipped: TrainedModel, full: Dataset
+) -> str:
     """Record a run with its parameters, metrics, data, plots and model, and return its id.
 
+    Metrics and plots are of the evaluation on ``dataset``; the model and its weights are those shipped, of ``full``.
     The same job recorded before is found again; a run that was cut off is marked as killed, and recorded anew.
     """
     client = open_client(settings)
     with quiet():
         experiment = experiment_id(client, settings)
-        for run in _runs_of(client, experiment, trained.key):
+        for run in _runs_of(client, experiment, shipped.key):
             if run.info.status == "FINISHED":
                 return run.info.run_id
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
-        run_id = client.create_run(experiment, run_name=trained.key, tags=_tags(trained, dataset)).info.run_id
+        run_id = client.create_run(experiment, run_name=shipped.key, tags=_tags(shipped, full)).info.run_id
         try:
-            _log_numbers(client, run_id, trained, dataset)
-            _log_files(client, run_id, trained, dataset)
-            _log_model(run_id, load_model(trained.folder), dataset, settings)
+            _log_numbers(client, run_id, shipped, dataset, full)
+            _log_plots(client, run_id, evaluated, dataset)
+            for file in (SHAPE, WEIGHTS, RESULT):
+                client.log_artifact(run_id, str(shipped.folder / file), WEIGHTS_FOLDER)
+            _log_model(run_id, load_model(shipped.folder), full, settings)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
@@ -59,7 +64,7 @@ def _tags(trained: TrainedModel, dataset: Dataset) -> dict[str, str]:
     return tags | ({"data_until": dataset.data_until} if dataset.data_until else {})
 
 
-def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
+def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset, full: Dataset) -> None:
     from mlflow.entities import Metric, Param
 
     now_ms = int(time.time() * 1000)
@@ -67,7 +72,11 @@ def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dat
         **trained.config,
         "seed": trained.seed,
         "ranks": trained.ranks,
-        "data_fingerprint": dataset.fingerprint,
+        "device": trained.device,
+        "data_fingerprint": full.fingerprint,
+        "evaluation_fingerprint": dataset.fingerprint,
+        "refit_rows": trained.refit_rows,
+        "refit_epochs": trained.refit_epochs,
         "data_source": dataset.source,
         **{f"rows_{split}": rows for split, rows in dataset.rows.items()},
         **{f"dropped_{reason.replace(' ', '_')}": rows for reason, rows in dataset.dropped.items()},
@@ -80,15 +89,16 @@ def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dat
             ("valid_metric", event.valid_metric),
             ("epoch_seconds", event.seconds),
         )
+        if value is not None
     ]
     metrics += [Metric(f"test_{name}", value, now_ms, 0) for name, value in trained.metrics.items()]
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-    client.log_inputs(run_id, [_dataset_input(dataset)])
+    client.log_inputs(run_id, [_dataset_input(dataset, "evaluation"), _dataset_input(full, "training")])
 
 
-def _dataset_input(dataset: Dataset) -> Any:
+def _dataset_input(dataset: Dataset, context: str) -> Any:
     import msgspec
     from mlflow.entities import Dataset as MlflowDataset
     from mlflow.entities import DatasetInput, InputTag
@@ -100,12 +110,10 @@ def _dataset_input(dataset: Dataset) -> Any:
         source=msgspec.json.encode({"uri": dataset.source}).decode(),
         profile=msgspec.json.encode({"rows": dataset.rows, "dropped": dataset.dropped}).decode(),
     )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
 
 
-def _log_files(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
-    for file in (SHAPE, WEIGHTS, RESULT):
-        client.log_artifact(run_id, str(trained.folder / file), WEIGHTS_FOLDER)
+def _log_plots(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
     test = encoded_split(dataset, "test")
     predicted = predict(load_model(trained.folder), test.feed)
     with TemporaryDirectory() as folder:
@@ -121,7 +129,7 @@ def _log_model(run_id: str, model: Model, dataset: Dataset, settings: Settings) 
     import torch
 
     use_globally(settings)
-    example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "test").feed.items()})
+    example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "train").feed.items()})
     with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
         warnings.filterwarnings("ignore", module="torch")  # torch.export's about its own insides
         mlflow.pytorch.log_model(

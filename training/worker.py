@@ -1,4 +1,6 @@
-"""One rank of a training job: ``torchrun ... -m training.worker JOB.json``. It reads from top to bottom.
+"""One rank of training jobs: ``torchrun ... -m training.worker JOB.json...``. It reads from top to bottom.
+
+Jobs are done one after the other, so that a refit pays for no second start.
 
 It imports neither mlflow, pandas, scikit-learn nor matplotlib: tracking is the launcher's business.
 """
@@ -19,13 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from driftwheel.files import published_folder, remove_leftovers, waiting_lock, write_atomically
 from driftwheel.processes import tie
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import config_from
 from training.data.dataset import EncodedSplit, encoded_split, read_dataset
 from training.final_metrics import final_metrics
 from training.inference import full_feed
-from training.job import CHECKPOINT, LOCK, MODEL, PROGRESS, RESULT, EpochEvent, Job, Result, write_json
-from training.models.store import forward_inputs, save_model
+from training.job import CHECKPOINT, LOCK, MODEL, PROGRESS, RESULT, EpochEvent, Job, Result, read_trained, write_json
+from training.models.store import Model, forward_inputs, save_model
 from training.objectives import Feed, build_objective
 from training.sampling import epoch_batches, rank_seed
 
@@ -42,10 +44,13 @@ class Worker:
 
         self.dataset = read_dataset(Path(job.dataset))
         self.config = config_from(job.task, job.config)
+        self.evaluated = read_trained(Path(job.evaluation)) if job.evaluation else None
+        self.epochs = self.evaluated.best_epoch if self.evaluated else self.config.epochs
         train = encoded_split(self.dataset, "train")
         self.objective = build_objective(self.dataset, train, self.config).to(self.device)
         self.train_feed, self.train_label = self._on_device(train)
-        self.valid_feed, self.valid_label = self._on_device(encoded_split(self.dataset, "valid"), part=self.rank)
+        if self.evaluated is None:
+            self.valid_feed, self.valid_label = self._on_device(encoded_split(self.dataset, "valid"), part=self.rank)
 
         self.ddp = DistributedDataParallel(self.objective)
         self.optimizer = torch.optim.AdamW(
@@ -67,13 +72,13 @@ class Worker:
     def finished(self) -> bool:
         """Whether the epochs are used up, or the last ones brought nothing. All ranks agree, since all saw the metric."""
         progress = self.progress
-        return progress.epoch >= self.config.epochs or progress.epochs_since_best >= self.config.patience
+        return progress.epoch >= self.epochs or progress.epochs_since_best >= self.config.patience
 
     def run_epoch(self) -> None:
         """Train one epoch, measure it, and save where it led."""
         started = time.perf_counter()
         loss = self.train_epoch(self.progress.epoch)
-        metric = self.validate()
+        metric = self.validate() if self.evaluated is None else None
         event = self.advance(loss, metric, time.perf_counter() - started)
         if self.rank == 0:
             save_checkpoint(self.folder / CHECKPOINT, self.progress, self.objective, self.optimizer)
@@ -112,31 +117,36 @@ class Worker:
         dist.all_reduce(sums)
         return self.objective.metric((sums[0] / sums[1]).item())
 
-    def advance(self, loss: float, metric: float, seconds: float) -> EpochEvent:
-        """Note an epoch, and keep the weights if they are the best so far."""
+    def advance(self, loss: float, metric: float | None, seconds: float) -> EpochEvent:
+        """Note an epoch, and keep the weights if they are the best so far; without a metric, the last are."""
         progress = self.progress
-        if not np.isfinite([loss, metric]).all():
+        if not np.isfinite([loss, metric or 0.0]).all():
             raise FloatingPointError(f"training diverged in epoch {progress.epoch + 1}: loss {loss}, metric {metric}")
-        best = metric < progress.best_metric
+        best = metric is None or metric < progress.best_metric
         progress.epoch += 1
         progress.epochs_since_best = 0 if best else progress.epochs_since_best + 1
         if best:
-            progress.best_metric = metric
+            progress.best_metric = progress.best_metric if metric is None else metric
             progress.best_weights = {k: v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
         event = EpochEvent(epoch=progress.epoch, train_loss=loss, valid_metric=metric, best=best, seconds=seconds)
         progress.history.append(event)
         return event
 
     def publish(self) -> None:
-        """Measure the best weights on the test split, and make the finished model appear."""
+        """Make the finished model appear, with its metrics: its own on the test split, or those of the evaluation."""
         self.objective.load_state_dict(self.progress.best_weights)
         model = self.objective.model.eval().cpu()
-        metrics = final_metrics(model, encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test"))
         with published_folder(self.folder / MODEL) as target:
             save_model(target, model)
-            write_json(target / RESULT, self._result(self.progress, metrics))
+            write_json(target / RESULT, self._result(model))
 
-    def _result(self, progress: Progress, metrics: dict[str, float]) -> Result:
+    def _result(self, model: Model) -> Result:
+        evaluated = self.evaluated
+        if evaluated is None:
+            train, test = encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test")
+            history, metrics = tuple(self.progress.history), final_metrics(model, train, test)
+        else:
+            history, metrics = evaluated.history, evaluated.metrics
         return Result(
             key=self.job.key,
             task=self.job.task,
@@ -145,8 +155,11 @@ class Worker:
             seed=self.job.seed,
             ranks=self.ranks,
             code_revision=self.job.code_revision,
-            history=tuple(progress.history),
+            history=history,
             metrics=metrics,
+            device=self.device.type,
+            refit_rows=len(self.train_label) if evaluated else None,
+            refit_epochs=self.progress.epoch if evaluated else None,
         )
 
     def _on_device(self, split: EncodedSplit, *, part: int | None = None) -> tuple[Feed, Tensor]:
@@ -159,38 +172,52 @@ class Worker:
 
 
 @contextmanager
-def process_group(job: Job) -> Generator[torch.device]:
+def process_group(ranks: int) -> Generator[torch.device]:
     """Join the other ranks, over NCCL where each rank of this machine has a GPU of its own, else over gloo."""
-    on_gpu = torch.cuda.device_count() >= job.ranks
+    gpus = torch.cuda.device_count()
+    on_gpu = gpus >= ranks
     device = torch.device("cuda", dist.get_node_local_rank()) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
         # The CPU's algorithms are deterministic as they are, and this takes two seconds to import what it needs.
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    if gpus and not on_gpu and dist.get_rank() == 0:
+        print(f"{gpus} GPUs for {ranks} ranks: training on the CPU", file=sys.stderr)  # noqa: T201 (a worker)
     try:
-        with waiting_lock(Path(job.folder) / LOCK) if dist.get_rank() == 0 else nullcontext():
-            # Rank 0 holds the lock: a predecessor that was told to end has ended, and what it left half-written is dead.
-            if dist.get_rank() == 0:
-                remove_leftovers(Path(job.folder), older_than_s=0.0, now_s=time.time())
-            dist.barrier()
-            yield device
+        yield device
     finally:
         dist.destroy_process_group()
 
 
-def main(job_path: str) -> None:
-    """Join the process group and do a rank's share.
+@contextmanager
+def sole_worker(job: Job) -> Generator[None]:
+    """Wait until a predecessor that was told to end has ended; what it left half-written is dead then.
+
+    Rank 0 holds the lock for all.
+    """
+    first = dist.get_rank() == 0
+    with waiting_lock(Path(job.folder) / LOCK) if first else nullcontext():
+        if first:
+            remove_leftovers(Path(job.folder), older_than_s=0.0, now_s=time.time())
+        dist.barrier()
+        yield
+
+
+def main(job_paths: list[str]) -> None:
+    """Join the process group and do a rank's share of each job.
 
     SIGTERM is left to the kernel, which ends the process at once, even inside a collective operation that waits for a
     rank that is gone. Nothing is lost but the epoch: all that is written is replaced whole.
     """
     tie(os.getppid())
-    job = msgspec.json.decode(Path(job_path).read_bytes(), type=Job)
-    torch.set_num_threads(job.threads)
-    with process_group(job) as device:
-        Worker(job, device).run()
+    jobs = [msgspec.json.decode(Path(path).read_bytes(), type=Job) for path in job_paths]
+    torch.set_num_threads(jobs[0].threads)
+    with process_group(jobs[0].ranks) as device:
+        for job in jobs:
+            with sole_worker(job):
+                Worker(job, device).run()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

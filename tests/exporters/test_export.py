@@ -37,8 +37,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def films(trained_ratings: TrainedModel, ratings: Dataset, models: Path) -> Bundle:
-    return export(trained_ratings, ratings, name="films", version=1, run_id="r1", models=models, created_at=CREATED)
+def films(refitted_ratings: TrainedModel, full_ratings: Dataset, models: Path) -> Bundle:
+    return export(
+        refitted_ratings, full_ratings, name="films", version=1, run_id="r1", models=models, created_at=CREATED
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +59,14 @@ def session(bundle: Bundle, file: str):
     return ort.InferenceSession(bundle.path(file).read_bytes(), providers=["CPUExecutionProvider"])
 
 
-def test_the_manifest_tells_where_it_came_from(films: Bundle, trained_ratings: TrainedModel, ratings: Dataset):
+def test_the_manifest_tells_where_it_came_from(films: Bundle, trained_ratings: TrainedModel, full_ratings: Dataset):
     manifest = films.manifest
     assert (manifest.name, manifest.version, manifest.task) == ("films", 1, "rating")
     assert manifest.created_at == CREATED
     assert manifest.training.run_id == "r1"
-    assert manifest.training.data_fingerprint == ratings.fingerprint
-    assert manifest.training.data_until == ratings.data_until
-    assert manifest.training.rows == ratings.rows["train"]
+    assert manifest.training.data_fingerprint == full_ratings.fingerprint
+    assert manifest.training.data_until == full_ratings.data_until
+    assert manifest.training.rows == full_ratings.rows["train"]
     assert manifest.metrics == trained_ratings.metrics
 
 
@@ -111,8 +113,11 @@ def test_the_reference_is_a_split_not_trained_on(bundle: Bundle, request: pytest
     np.testing.assert_array_equal(reference["label"], held_out[signature.label])
 
 
-def test_evaluation_agrees_with_training(bundle: Bundle, request: pytest.FixtureRequest):
-    dataset = request.getfixturevalue("ratings" if bundle.manifest.task == "rating" else "customers")
+@pytest.mark.parametrize("task", ["rating", "churn"])
+def test_evaluation_agrees_with_training(task: str, request: pytest.FixtureRequest, tmp_path: Path):
+    names = ("trained_ratings", "ratings") if task == "rating" else ("trained_customers", "customers")
+    trained, dataset = (request.getfixturevalue(name) for name in names)
+    bundle = export(trained, dataset, name="evaluated", version=1, run_id="r", models=tmp_path)
     assert (
         evaluate_bundle(bundle, dataset).items()
         <= {key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()}.items()
@@ -143,13 +148,15 @@ def test_seen_items_of_unsorted_rows():
     assert [items[offsets[u] : offsets[u + 1]].tolist() for u in range(4)] == [[9], [4], [3, 5], []]
 
 
-def test_an_existing_bundle_is_returned(films: Bundle, trained_ratings: TrainedModel, ratings: Dataset, models: Path):
+def test_an_existing_bundle_is_returned(
+    films: Bundle, refitted_ratings: TrainedModel, full_ratings: Dataset, models: Path
+):
     before = films.path("model.onnx").stat().st_mtime_ns
-    again = export(trained_ratings, ratings, name="films", version=1, run_id="r1", models=models)
+    again = export(refitted_ratings, full_ratings, name="films", version=1, run_id="r1", models=models)
     assert again == films
     assert films.path("model.onnx").stat().st_mtime_ns == before
     with pytest.raises(ExportError, match="was made from run r1, not from r9"):
-        export(trained_ratings, ratings, name="films", version=1, run_id="r9", models=models)
+        export(refitted_ratings, full_ratings, name="films", version=1, run_id="r9", models=models)
 
 
 def test_a_damaged_bundle_is_made_anew(films: Bundle, trained_ratings, ratings: Dataset, tmp_path: Path):

@@ -10,9 +10,10 @@ from training.config import RatingConfig
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset
 from training.data.ratings import prepare_ratings
+from training.data.refit import refit_dataset
 from training.data.sources import CustomersSource, RatingsSource
 from training.job import TrainedModel
-from training.launch import train
+from training.launch import Trained, train, train_and_refit
 
 CUT = "2012-06-09"
 SMALL_CONFIG = RatingConfig(epochs=80, patience=80, batch_rows=500, factors=4)
@@ -49,6 +50,22 @@ def trained_customers(customers: Dataset, shared_home: Path) -> TrainedModel:
 
 
 @pytest.fixture(scope="session")
+def full_ratings(ratings: Dataset) -> Dataset:
+    """What a version for service is trained on."""
+    return refit_dataset(ratings)
+
+
+@pytest.fixture(scope="session")
+def refitted_ratings(
+    ratings: Dataset, full_ratings: Dataset, trained_ratings: TrainedModel, shared_home: Path
+) -> TrainedModel:
+    """The version for service; the evaluation is found."""
+    made = run_both(ratings, full_ratings, shared_home / "jobs")
+    assert made.evaluated == trained_ratings
+    return made.shipped
+
+
+@pytest.fixture(scope="session")
 def small_ratings(shared_home: Path) -> Dataset:
     """2,000 made ratings with text ids, so that an epoch takes a moment."""
     path = shared_home / "small.csv"
@@ -75,5 +92,13 @@ def small_table(rows: int, seed: int = 0) -> pd.DataFrame:
 
 def run_job(dataset: Dataset, jobs: Path, **changes: object) -> TrainedModel:
     """Train with the arguments that most tests want."""
-    arguments = {"jobs_folder": jobs, "ranks": 2, "seed": 42, "timeout_s": 120.0} | changes
-    return train(dataset, **arguments)
+    return train(dataset, **_arguments(jobs, changes))
+
+
+def run_both(dataset: Dataset, full: Dataset, jobs: Path, **changes: object) -> Trained:
+    """Train and refit with the same arguments."""
+    return train_and_refit(dataset, full, **_arguments(jobs, changes))
+
+
+def _arguments(jobs: Path, changes: dict[str, object]) -> dict:
+    return {"jobs_folder": jobs, "ranks": 2, "seed": 42, "timeout_s": 120.0} | changes

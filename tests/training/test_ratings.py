@@ -62,12 +62,15 @@ def test_features_and_vocabularies_know_the_training_split_only(ratings: Dataset
     np.testing.assert_array_equal(catalogue["popularity"], train.groupby("item_id").size())
 
 
-def test_changing_the_test_split_changes_no_feature(source: RatingsSource, tmp_path: Path):
-    first = prepare_ratings(source, tmp_path / "data")
-    table = small_table(300)
-    table.loc[table.index[-30:], "rating"] = 0.5
-    table.to_csv(tmp_path / "changed.csv", index=False)
-    second = prepare_ratings(dataclasses.replace(source, path=str(tmp_path / "changed.csv")), tmp_path / "data")
+def test_changing_the_test_split_changes_no_feature(tmp_path: Path):
+    datasets = []
+    for rating in (0.75, 1.25):  # said by nobody before, so that each is a new rating
+        table = small_table(300)
+        table.loc[table.index[-30:], "rating"] = rating
+        path = tmp_path / f"{rating}.csv"
+        table.to_csv(path, index=False)
+        datasets.append(prepare_ratings(RatingsSource(path=str(path)), tmp_path / "data"))
+    first, second = datasets
     assert first.fingerprint != second.fingerprint
     for file in ("train.parquet", "user_features.parquet", "item_features.parquet", "items.parquet"):
         pd.testing.assert_frame_equal(frame(first, file), frame(second, file))
@@ -90,6 +93,14 @@ def test_the_newest_rating_of_a_pair_counts(tmp_path: Path):
     assert not rows.duplicated(["user_id", "item_id"]).any()
     assert rows.iloc[-1][["rating", "at"]].tolist() == [5.0, 2_000_000_000]
     assert dataset.dropped["rated again later"] >= 1
+
+
+def test_the_same_rating_once_more_is_nothing_new(source: RatingsSource, tmp_path: Path):
+    """Old traffic replayed into the log must not become the newest rows."""
+    first = prepare_ratings(source, tmp_path / "data")
+    replayed = pd.concat([frame(first, f"{name}.parquet") for name in ("train", "valid", "test", "reference")])
+    replayed = replayed.assign(at=1_900_000_000 + np.arange(len(replayed)))
+    assert prepare_ratings(source, tmp_path / "data", feedback=replayed).fingerprint == first.fingerprint
 
 
 def test_preparing_again_finds_what_is_there(source: RatingsSource, tmp_path: Path):

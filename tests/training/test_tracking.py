@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import time
@@ -25,26 +26,44 @@ def settings(shared_home: Path) -> Settings:
     return Settings(home=shared_home)
 
 
+def track_alone(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:
+    """As if nothing had been left to refit."""
+    return track(trained, dataset, settings, shipped=trained, full=dataset)
+
+
 @pytest.fixture(scope="session")
 def runs(
     settings: Settings,
     ratings: Dataset,
     customers: Dataset,
+    full_ratings: Dataset,
     trained_ratings: TrainedModel,
+    refitted_ratings: TrainedModel,
     trained_customers: TrainedModel,
 ) -> dict[str, str]:
     return {
-        "rating": track(trained_ratings, ratings, settings),
-        "churn": track(trained_customers, customers, settings),
+        "rating": track(trained_ratings, ratings, settings, shipped=refitted_ratings, full=full_ratings),
+        "churn": track_alone(trained_customers, customers, settings),
     }
 
 
-def test_a_run_tells_all(runs: dict[str, str], settings: Settings, trained_ratings: TrainedModel, ratings: Dataset):
+def test_a_run_tells_all(
+    runs: dict[str, str],
+    settings: Settings,
+    trained_ratings: TrainedModel,
+    refitted_ratings: TrainedModel,
+    ratings: Dataset,
+    full_ratings: Dataset,
+):
     client = open_client(settings)
     run = client.get_run(runs["rating"])
     assert run.info.status == "FINISHED"
     assert run.data.params["factors"] == "16"
-    assert run.data.params["data_fingerprint"] == ratings.fingerprint
+    assert run.data.params["data_fingerprint"] == full_ratings.fingerprint
+    assert run.data.params["evaluation_fingerprint"] == ratings.fingerprint
+    assert run.data.params["refit_rows"] == str(full_ratings.rows["train"])
+    assert run.data.params["refit_epochs"] == str(refitted_ratings.refit_epochs)
+    assert run.data.params["device"] == trained_ratings.device
     assert run.data.params["rows_train"] == str(ratings.rows["train"])
     assert run.data.tags["task"] == "rating"
     assert run.data.tags["data_until"] == ratings.data_until
@@ -54,9 +73,10 @@ def test_a_run_tells_all(runs: dict[str, str], settings: Settings, trained_ratin
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == [
         event.valid_metric for event in trained_ratings.history
     ]
-    (used,) = run.inputs.dataset_inputs
-    assert ratings.fingerprint.startswith(used.dataset.digest)
-    assert msgspec.json.decode(used.dataset.profile)["rows"] == ratings.rows
+    used = {data.tags[0].value: data.dataset for data in run.inputs.dataset_inputs}
+    for context, dataset in (("evaluation", ratings), ("training", full_ratings)):
+        assert dataset.fingerprint.startswith(used[context].digest)
+        assert msgspec.json.decode(used[context].profile)["rows"] == dataset.rows
 
 
 @pytest.mark.parametrize(
@@ -73,7 +93,7 @@ def test_plots_are_kept(runs: dict[str, str], settings: Settings, task: str, plo
 
 
 def test_tracking_again_finds_the_run(runs, settings: Settings, trained_customers: TrainedModel, customers: Dataset):
-    assert track(trained_customers, customers, settings) == runs["churn"]
+    assert track_alone(trained_customers, customers, settings) == runs["churn"]
 
 
 def test_a_cut_off_run_does_not_count(
@@ -85,7 +105,7 @@ def test_a_cut_off_run_does_not_count(
     cut_off = client.create_run(experiment, tags={KEY_TAG: trained_customers.key}).info.run_id
     with pytest.raises(TrainingError, match="has no model"):
         Registry(elsewhere).register(cut_off, "churn", customers, "")
-    run = track(trained_customers, customers, elsewhere)
+    run = track_alone(trained_customers, customers, elsewhere)
     assert run != cut_off
     assert client.get_run(cut_off).info.status == "KILLED"
     assert client.get_run(run).info.status == "FINISHED"
@@ -123,13 +143,16 @@ def test_aliases_move(runs, settings: Settings, ratings: Dataset, customers: Dat
         registry.run_of("nothing", 1)
 
 
-def test_a_version_can_be_rebuilt(runs, settings: Settings, ratings: Dataset, trained_ratings, tmp_path: Path):
+def test_a_version_can_be_rebuilt(
+    runs, settings: Settings, ratings: Dataset, trained_ratings, refitted_ratings: TrainedModel, tmp_path: Path
+):
     registry = Registry(settings)
     version = registry.register(runs["rating"], "rebuilt", ratings, "")
     fetched = registry.trained_model("rebuilt", version, tmp_path / "fetched")
+    assert fetched == dataclasses.replace(refitted_ratings, folder=fetched.folder)
     assert fetched.metrics == trained_ratings.metrics
     assert registry.trained_model("rebuilt", version, tmp_path / "fetched") == fetched
-    for name, value in load_model(trained_ratings.folder).state_dict().items():
+    for name, value in load_model(refitted_ratings.folder).state_dict().items():
         assert torch.equal(load_model(fetched.folder).state_dict()[name], value)
 
 
@@ -150,7 +173,7 @@ def test_a_failing_log_leaves_a_failed_run(
 ):
     settings = Settings(home=tmp_path)
     with pytest.raises(RuntimeError, match="size of tensor"):  # another task's data
-        track(trained_customers, ratings, settings)
+        track_alone(trained_customers, ratings, settings)
     client = open_client(settings)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert [run.info.status for run in runs] == ["FAILED"]

@@ -1,7 +1,11 @@
-"""Customers, prepared: split at random within each class, with some kept out of everything as live traffic."""
+"""Customers, prepared: split by a hash of each row, so that a row keeps its split in every later dataset; some are kept
+out of everything as live traffic.
+"""
 
+import hashlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -29,51 +33,63 @@ def prepare_customers(
     """Prepare customers, or find them prepared.
 
     Args:
-        feedback: Customers learned from live traffic: the features and ``churned``. They are split like the rest, so
-            the rows of the source keep their places; of equal customers the last counts.
+        feedback: Customers learned from live traffic: the features and ``churned``. They are split like the rest; of
+            equal customers the last counts.
         live_share: The share of the source that is kept out of everything.
         valid_share: Of the others.
         test_share: Of the others.
 
     Raises:
-        DataError: The source or the feedback cannot be used, or a class is too small to split.
+        DataError: The source or the feedback cannot be used, or a split of the source is left without a class.
     """
     table = read_customers(source)
     shares = {"valid_share": valid_share, "test_share": test_share, "live_share": live_share, "seed": float(seed)}
-    splits = _split(table, live_share=live_share, valid_share=valid_share, test_share=test_share, seed=seed)
-    if feedback is not None and len(feedback):
-        late = _checked_feedback(feedback, table)
-        more = _split(late, live_share=0.0, valid_share=valid_share, test_share=test_share, seed=seed, small=True)
-        splits |= {
-            name: pd.concat([splits[name], more[name]], ignore_index=True) for name in ("train", "valid", "test")
-        }
+    live = _drawn(table, f"live {seed}") < live_share
+    splits = _split(table[~live], valid_share=valid_share, test_share=test_share, seed=seed)
+    _require_both_classes(table, splits)
+    if feedback is not None and len(late := _checked_feedback(feedback, table)):
+        more = _split(late, valid_share=valid_share, test_share=test_share, seed=seed)
+        splits = {name: pd.concat([splits[name], more[name]], ignore_index=True) for name in splits}
+    splits["live"] = table[live].reset_index(drop=True)
     description = _describe(splits, shares, source, table.attrs["dropped"])
     folder = data_folder / "customers" / description.fingerprint[:16]
     if not folder.exists():
-        _write(folder, splits, description)
+        write_customers(folder, description, splits)
     return read_dataset(folder)
 
 
-def _split(
-    table: pd.DataFrame, *, live_share: float, valid_share: float, test_share: float, seed: int, small: bool = False
-) -> dict[str, pd.DataFrame]:
-    """Cut each class in the same proportions, in an order drawn from the seed; the rows keep the table's order.
+def _split(table: pd.DataFrame, *, valid_share: float, test_share: float, seed: int) -> dict[str, pd.DataFrame]:
+    """Each row goes where the seed and its content send it, whatever other rows there are; they keep their order."""
+    drawn = _drawn(table, f"split {seed}")
+    places = {
+        "train": drawn >= valid_share + test_share,
+        "valid": (drawn >= test_share) & (drawn < valid_share + test_share),
+        "test": drawn < test_share,
+    }
+    return {name: table[rows].reset_index(drop=True) for name, rows in places.items()}
 
-    Args:
-        small: Whether a split may be left without a class.
+
+def _drawn(table: pd.DataFrame, salt: str) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row, uniform over rows, from the row's features and from how many equal rows come
+    before it. Numbers count in single precision, which is what serving sees and the log keeps.
     """
-    random = np.random.default_rng(seed)
-    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "valid": [], "test": [], "live": []}
+    features = table[feature_columns(table)]
+    numbers = [column for column in features if features[column].dtype != object]
+    plain = features.astype(dict.fromkeys(numbers, "float32"))
+    rows = [msgspec.json.encode(row) for row in plain.itertuples(index=False, name=None)]
+    nth = pd.Series(rows).groupby(rows).cumcount()
+    hashes = [
+        hashlib.blake2b(b"%d:%b" % (n, row), digest_size=8, key=salt.encode()).digest()
+        for n, row in zip(nth, rows, strict=True)
+    ]
+    return (np.frombuffer(b"".join(hashes), dtype="<u8") >> np.uint64(11)) / 2.0**53
+
+
+def _require_both_classes(table: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> None:
     for label in (0.0, 1.0):
-        rows = random.permutation(np.flatnonzero(table[LABEL].to_numpy() == label))
-        live = round(len(rows) * live_share)
-        valid, test = (round((len(rows) - live) * share) for share in (valid_share, test_share))
-        if not small and (min(valid, test) < 1 or len(rows) - live - valid - test < 1):
-            raise DataError(f"{len(rows)} customers with {LABEL} = {label:g} are too few to split")
-        cuts = np.cumsum([live, valid, test])
-        for name, part in zip(("live", "valid", "test", "train"), np.split(rows, cuts), strict=True):
-            parts[name].append(part)
-    return {name: table.iloc[np.sort(np.concatenate(part))].reset_index(drop=True) for name, part in parts.items()}
+        if any((splits[name][LABEL] == label).sum() < 1 for name in ("train", "valid", "test")):
+            rows = int((table[LABEL] == label).sum())
+            raise DataError(f"{rows} customers with {LABEL} = {label:g} are too few to split")
 
 
 def _checked_feedback(feedback: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +128,8 @@ def _describe(
     )
 
 
-def _write(folder: Path, splits: dict[str, pd.DataFrame], description: DatasetDescription) -> None:
+def write_customers(folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame]) -> None:
+    """Publish a dataset, with the vocabularies of its training split only."""
     numbers = {spec.name: "float32" for spec in description.signature.inputs if spec.role == "number"}
     with published_folder(folder) as target:
         for name, split in splits.items():

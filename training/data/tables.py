@@ -113,7 +113,7 @@ def _parse(file: Any) -> pd.DataFrame:
 def _missing_library(path: str, error: ImportError) -> DataError:
     scheme = path.partition("://")[0]
     extra = _EXTRAS.get(scheme)
-    hint = f"pip install 'driftwheel[{extra}]'" if extra else None
+    hint = f"pip install '.[{extra}]'" if extra else None
     return DataError(f"reading {scheme}:// paths needs a library that is not installed: {error}", hint=hint)
 
 

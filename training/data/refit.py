@@ -1,0 +1,50 @@
+"""The dataset that a version in service is made from: what was held out to evaluate it is learned from as well."""
+
+import hashlib
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+
+from training.data.customers import write_customers
+from training.data.dataset import (
+    TITLES,
+    Dataset,
+    Split,
+    describe_again,
+    read_dataset,
+    read_split,
+    reference_split,
+)
+from training.data.ratings import write_ratings
+
+_LEARNED: tuple[Split, ...] = ("train", "valid", "test")
+
+
+def refit_dataset(dataset: Dataset) -> Dataset:
+    """Join a dataset's splits into one training split, or find them joined; vocabularies, features and catalogue are
+    those of all its rows. It lies beside the first.
+
+    What drift is measured against stays held out (of customers, that is the test split), and so does live traffic.
+    """
+    reference = reference_split(dataset)
+    learned: list[Split] = [split for split in _LEARNED if split != reference]
+    digest = hashlib.sha256(msgspec.json.encode(["refit", dataset.fingerprint, learned])).hexdigest()
+    folder = dataset.folder.with_name(digest[:16])
+    if not folder.exists():
+        splits = {"train": _joined(dataset, *learned), reference: _joined(dataset, reference)}
+        if "live" in dataset.rows:
+            splits["live"] = _joined(dataset, "live")
+        rows = {name: len(split) for name, split in splits.items()}
+        description = describe_again(dataset, fingerprint=digest, rows=rows)
+        if dataset.task == "rating":
+            titles = pd.read_parquet(dataset.path(TITLES)).set_index("item_id")["title"]
+            write_ratings(folder, description, splits, titles)
+        else:
+            write_customers(folder, description, splits)
+    return read_dataset(folder)
+
+
+def _joined(dataset: Dataset, *splits: Split) -> pd.DataFrame:
+    """Rows of splits, one after the other. A column that is missing throughout one split has no type there."""
+    return pa.concat_tables([read_split(dataset, split) for split in splits], promote_options="permissive").to_pandas()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from driftwheel.bundle import ONNX_GRAPH, Bundle
+from driftwheel.bundle import ONNX_GRAPH, SEEN, Bundle
 from driftwheel.errors import DataError
 from driftwheel.preprocessing import encode
 from training.data.dataset import Dataset, labels, public_tensors, read_split
@@ -31,6 +31,27 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset) -> dict[str, float]:
         for start in range(0, len(table), _CHUNK_ROWS)
     ]
     return task_metrics(dataset.task, np.concatenate(parts), labels(dataset.signature, table))
+
+
+def share_seen(bundle: Bundle, dataset: Dataset) -> float:
+    """The share of a dataset's test split that a rating bundle knows from its own training, 0 to 1; 0 for other tasks.
+
+    Raises:
+        DataError: As for ``evaluate_bundle``.
+    """
+    import numpy as np
+
+    if SEEN not in bundle.manifest.files:
+        return 0.0
+    _require_fit(bundle, dataset)
+    table = read_split(dataset, "test")
+    feed = encode(bundle.manifest.signature, bundle.vocabularies(), public_tensors(bundle.manifest.signature, table))
+    with np.load(bundle.path(SEEN), allow_pickle=False) as arrays:
+        offsets, items = arrays["offsets"], arrays["items"]
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    width = int(max(items.max(initial=0), feed["item_index"].max(initial=0))) + 1
+    known = np.isin(feed["user_index"] * width + feed["item_index"], users * width + items)
+    return float((known & (feed["user_index"] > 0) & (feed["item_index"] > 0)).mean())
 
 
 def _require_fit(bundle: Bundle, dataset: Dataset) -> None:

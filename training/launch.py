@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +92,20 @@ def train_and_refit(
         TrainingError: As for ``train``.
         BusyError: As for ``train``.
     """
-    evaluation = _job(dataset, jobs_folder, ranks, seed, config)
-    refit = _job(full, jobs_folder, ranks, seed, config, evaluation=str(_model(evaluation)))
-    with _held(jobs_folder, evaluation), _held(jobs_folder, refit):
-        _run([evaluation, refit], timeout_s, on_epoch)
-        return Trained(evaluated=read_trained(_model(evaluation)), shipped=read_trained(_model(refit)))
+    from training.data.refit import refit_dataset
+
+    # Where the test split is the newest part, leaving out the part before it as well would measure an older model than
+    # the one that a champion is: so the rows before the test split are learned whole, and that is measured.
+    until_test = refit_dataset(dataset, keep_test=True)
+    jobs = [_job(dataset, jobs_folder, ranks, seed, config)]
+    for refit in dict.fromkeys((until_test.fingerprint, full.fingerprint)):
+        source = full if refit == full.fingerprint else until_test
+        jobs.append(_job(source, jobs_folder, ranks, seed, config, evaluation=str(_model(jobs[-1]))))
+    with ExitStack() as held:
+        for job in jobs:
+            held.enter_context(_held(jobs_folder, job))
+        _run(jobs, timeout_s, on_epoch)
+        return Trained(evaluated=read_trained(_model(jobs[0])), shipped=read_trained(_model(jobs[-1])))
 
 
 def _job(

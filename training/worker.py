@@ -142,11 +142,12 @@ class Worker:
 
     def _result(self, model: Model) -> Result:
         evaluated = self.evaluated
-        if evaluated is None:
-            train, test = encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test")
-            history, metrics = tuple(self.progress.history), final_metrics(model, train, test)
+        history = evaluated.history if evaluated else tuple(self.progress.history)
+        if evaluated and "test" not in self.dataset.rows:
+            metrics = evaluated.metrics
         else:
-            history, metrics = evaluated.history, evaluated.metrics
+            train, test = encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test")
+            metrics = final_metrics(model, train, test)
         return Result(
             key=self.job.key,
             task=self.job.task,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from training.launch import Trained
 
 
+_MOST_SEEN = 0.01
+"""The share of a test split that a champion may have trained on and still be measured by it."""
+
 _USUAL_RATING_RANGE = 4.5
 """From half a star to five: what the gate's default bound on the RMSE is meant for."""
 
@@ -75,7 +78,7 @@ def make_version(
         version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
         task.finish(f"version {version}, MLflow run {run_id[:8]}")
     champion_metrics = _champion_metrics(settings, name, version, dataset)
-    verdict = _gate(settings, name, version, dataset, trained.evaluated, champion_metrics, reporter)
+    verdict = _gate(settings, name, version, dataset, shipped, champion_metrics, reporter)
     bundle = export_version(settings, name, version, run_id, shipped, full, reporter) if verdict.passed else None
     return NewVersion(
         name=name,
@@ -121,7 +124,7 @@ def _train(
         )
         evaluated, shipped = trained.evaluated, trained.shipped
         task.finish(
-            f"{len(evaluated.history)} epochs on {evaluated.device}, test {_shown(evaluated.metrics)}; "
+            f"{len(evaluated.history)} epochs on {evaluated.device}, test {_shown(shipped.metrics)}; "
             f"then {shipped.refit_epochs} epochs on {shipped.refit_rows:,} rows"
         )
     return trained
@@ -138,13 +141,17 @@ def _describe(dataset: "Dataset", metrics: dict[str, float]) -> str:
 
 
 def _champion_metrics(settings: Settings, name: str, version: int, dataset: "Dataset") -> dict[str, float] | None:
-    """What the version in service reaches on the new version's test split; None where it is the first."""
-    from training.evaluation import evaluate_bundle
+    """What the version in service reaches on the new version's test split; None where it is the first.
+
+    Empty where it has trained on some of those rows: it would win by memory, and live evidence decides alone.
+    """
+    from training.evaluation import evaluate_bundle, share_seen
 
     rollout = current_rollout(settings, name)
     if rollout is None or rollout.stable == version:
         return None
-    return evaluate_bundle(read_bundle(settings.models, name, rollout.stable), dataset)
+    champion = read_bundle(settings.models, name, rollout.stable)
+    return {} if share_seen(champion, dataset) > _MOST_SEEN else evaluate_bundle(champion, dataset)
 
 
 def _gate(

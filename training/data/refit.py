@@ -21,18 +21,22 @@ from training.data.ratings import write_ratings
 _LEARNED: tuple[Split, ...] = ("train", "valid", "test")
 
 
-def refit_dataset(dataset: Dataset) -> Dataset:
+def refit_dataset(dataset: Dataset, *, keep_test: bool = False) -> Dataset:
     """Join a dataset's splits into one training split, or find them joined; vocabularies, features and catalogue are
     those of all its rows. It lies beside the first.
 
     What drift is measured against stays held out (of customers, that is the test split), and so does live traffic.
+
+    Args:
+        keep_test: Keep the test split out as well: the same training as the version's, but it can still be measured.
     """
     reference = reference_split(dataset)
-    learned: list[Split] = [split for split in _LEARNED if split != reference]
+    held: set[Split] = {reference, "test"} if keep_test else {reference}
+    learned: list[Split] = [split for split in _LEARNED if split not in held]
     digest = hashlib.sha256(msgspec.json.encode(["refit", dataset.fingerprint, learned])).hexdigest()
     folder = dataset.folder.with_name(digest[:16])
     if not folder.exists():
-        splits = {"train": _joined(dataset, *learned), reference: _joined(dataset, reference)}
+        splits = {"train": _joined(dataset, *learned), **{split: _joined(dataset, split) for split in sorted(held)}}
         if "live" in dataset.rows:
             splits["live"] = _joined(dataset, "live")
         rows = {name: len(split) for name, split in splits.items()}

@@ -65,9 +65,10 @@ class Trained:
     """What training for service makes."""
 
     evaluated: TrainedModel
-    """Stopped early by the valid split, and measured on the test split: what the metrics are of."""
+    """Stopped early by the valid split: what the number of epochs and the plots come from."""
     shipped: TrainedModel
-    """The same training once more, on all rows of the full dataset, for as many epochs as were best."""
+    """The same training once more, on all rows of the full dataset, for as many epochs as were best. Its metrics are
+    those of the same training without the test split, measured on it."""
 
 
 def train_and_refit(
@@ -81,7 +82,8 @@ def train_and_refit(
     config: TrainConfig | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
-    """Train as ``train`` does, and then on ``full``; both under one torchrun, each found again or resumed by itself.
+    """Train as ``train`` does, then on all but the test split to be measured on it, then on ``full``; all under one
+    torchrun, each found again or resumed by itself.
 
     Args:
         full: What ``data.refit.refit_dataset`` made of ``dataset``.

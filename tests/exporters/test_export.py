@@ -59,7 +59,7 @@ def session(bundle: Bundle, file: str):
     return ort.InferenceSession(bundle.path(file).read_bytes(), providers=["CPUExecutionProvider"])
 
 
-def test_the_manifest_tells_where_it_came_from(films: Bundle, trained_ratings: TrainedModel, full_ratings: Dataset):
+def test_the_manifest_tells_where_it_came_from(films: Bundle, refitted_ratings: TrainedModel, full_ratings: Dataset):
     manifest = films.manifest
     assert (manifest.name, manifest.version, manifest.task) == ("films", 1, "rating")
     assert manifest.created_at == CREATED
@@ -67,7 +67,7 @@ def test_the_manifest_tells_where_it_came_from(films: Bundle, trained_ratings: T
     assert manifest.training.data_fingerprint == full_ratings.fingerprint
     assert manifest.training.data_until == full_ratings.data_until
     assert manifest.training.rows == full_ratings.rows["train"]
-    assert manifest.metrics == trained_ratings.metrics
+    assert manifest.metrics == refitted_ratings.metrics
 
 
 def test_graphs_have_the_names_of_the_signature(bundle: Bundle):

@@ -79,10 +79,16 @@ def test_the_newest_user_gets_a_vector(ratings: Dataset, full_ratings: Dataset, 
     assert model.user_bias.weight[index].any()
 
 
-def test_the_metrics_are_the_evaluation_s(
-    trained_ratings: TrainedModel, refitted_ratings: TrainedModel, full_ratings: Dataset
+def test_the_metrics_are_those_of_the_same_training_without_the_test_split(
+    ratings: Dataset, trained_ratings: TrainedModel, refitted_ratings: TrainedModel, full_ratings: Dataset
 ):
-    assert refitted_ratings.metrics == trained_ratings.metrics
+    until_test = refit_dataset(ratings, keep_test=True)
+    assert until_test.rows["train"] == ratings.rows["train"] + ratings.rows["valid"]
+    assert until_test.rows["test"] == ratings.rows["test"]
+    (folder,) = refitted_ratings.folder.parent.parent.glob(f"rating-{until_test.fingerprint[:16]}-*/{MODEL}")
+    measured = read_trained(folder)
+    assert refitted_ratings.metrics == measured.metrics != trained_ratings.metrics
+    assert measured.metrics["rmse"] == pytest.approx(trained_ratings.metrics["rmse"], abs=0.02)
     assert refitted_ratings.history == trained_ratings.history
     assert refitted_ratings.fingerprint == full_ratings.fingerprint
     assert refitted_ratings.refit_rows == full_ratings.rows["train"]
@@ -92,11 +98,11 @@ def test_the_metrics_are_the_evaluation_s(
     assert read_trained(refitted_ratings.folder) == refitted_ratings
 
 
-def test_epochs_of_both_are_reported(small: tuple[Trained, list[EpochEvent]]):
+def test_the_epochs_of_all_are_reported(small: tuple[Trained, list[EpochEvent]]):
     trained, events = small
     assert tuple(events[: CONFIG.epochs]) == trained.evaluated.history
     rest = events[CONFIG.epochs :]
-    assert [event.epoch for event in rest] == list(range(1, (trained.shipped.refit_epochs or 0) + 1))
+    assert [event.epoch for event in rest] == 2 * list(range(1, (trained.shipped.refit_epochs or 0) + 1))
     assert all(event.valid_metric is None for event in rest)
 
 
@@ -115,8 +121,9 @@ def test_a_refit_that_was_cut_off_goes_on(
     full = refit_dataset(small_ratings)
     with pytest.raises(TrainingError, match="longer than"):
         run_both(small_ratings, full, tmp_path, config=CONFIG, timeout_s=0.0)
-    evaluation = tmp_path / trained.evaluated.key
-    (evaluation / MODEL).symlink_to(trained.evaluated.folder)
+    for done in trained.evaluated.folder.parent.parent.glob(f"*/{MODEL}"):
+        if done.parent.name != trained.shipped.key:
+            (tmp_path / done.parent.name / MODEL).symlink_to(done)
     job = _read_job(tmp_path / trained.shipped.key / JOB)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -68,7 +68,7 @@ def test_a_run_tells_all(
     assert run.data.tags["task"] == "rating"
     assert run.data.tags["data_until"] == ratings.data_until
     assert run.data.tags["code_revision"] == trained_ratings.code_revision
-    assert run.data.metrics["test_rmse"] == pytest.approx(trained_ratings.metrics["rmse"])
+    assert run.data.metrics["test_rmse"] == pytest.approx(refitted_ratings.metrics["rmse"])
     history = client.get_metric_history(runs["rating"], "valid_metric")
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == [
         event.valid_metric for event in trained_ratings.history
@@ -150,7 +150,7 @@ def test_a_version_can_be_rebuilt(
     version = registry.register(runs["rating"], "rebuilt", ratings, "")
     fetched = registry.trained_model("rebuilt", version, tmp_path / "fetched")
     assert fetched == dataclasses.replace(refitted_ratings, folder=fetched.folder)
-    assert fetched.metrics == trained_ratings.metrics
+    assert fetched.metrics == refitted_ratings.metrics
     assert registry.trained_model("rebuilt", version, tmp_path / "fetched") == fetched
     for name, value in load_model(refitted_ratings.folder).state_dict().items():
         assert torch.equal(load_model(fetched.folder).state_dict()[name], value)

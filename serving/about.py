@@ -4,9 +4,13 @@ from functools import cache
 from importlib.metadata import version
 
 SERVER_NAME = "driftwheel"
-PLATFORM = "onnxruntime_onnx"
-PROTOCOL_EXTENSIONS: tuple[str, ...] = ()
-"""None in full yet: the repository's index is there, loading and unloading go by rollouts."""
+PROTOCOL_EXTENSIONS: tuple[str, ...] = (
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+)
+"""As Triton calls them."""
 
 
 @cache

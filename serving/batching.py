@@ -1,20 +1,17 @@
-"""Batching without idle wait: an idle model runs at once; while it runs, what arrives forms the next batch."""
+"""Batching without idle wait: what arrives together runs together, and what arrives during a run forms the next one."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from driftwheel.errors import DeadlineExceededError, ModelFaultError, OverloadedError, RequestError
 
-from driftwheel.errors import DeadlineExceededError, ModelFaultError, OverloadedError
-from serving.backends.base import Backend, Feed
-
-Outputs = dict[str, NDArray[Any]]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,67 +24,97 @@ class RunCost:
     def expected_us(self, rows: int) -> float:
         return self.fixed_us + self.row_us * rows
 
+    def rows_within(self, budget_us: float) -> int:
+        """The most rows of a run that is expected to take no longer."""
+        if self.row_us <= 0:
+            return 2**31 if self.fixed_us <= budget_us else 0
+        return int(max(0.0, budget_us - self.fixed_us) / self.row_us)
 
-@dataclass(slots=True)
-class _Waiting:
-    feed: Feed
+
+@dataclass(slots=True, eq=False)
+class Ran(Generic[Result]):
+    """A job's result, and where its time went."""
+
+    result: Result
+    queued_s: float
+    """From its submission to the start of the run."""
+    run_s: float
+    """Of the whole run that it was part of."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Job, Result]):
+    job: Job
     rows: int
     deadline: float | None
-    answer: asyncio.Future[Outputs]
+    submitted: float
+    answer: "asyncio.Future[Ran[Result]]"
+    alone: bool = False
+    """Whether it was in a run that failed, and must not spoil another one."""
 
 
-class Batcher:
-    """Runs one version's graph for many callers on one event loop.
+class Batcher(Generic[Job, Result]):
+    """Runs jobs of one kind for many callers on one event loop.
 
-    Short runs stay on the loop (a thread's hand-over costs more than they do); long ones go to ``executor``, one at a time.
+    What is submitted in one turn of the loop is run together in the next: that is no wait, the loop has to finish its
+    turn anyway, and it is what makes many small requests cheap. Short runs stay on the loop (a thread's hand-over costs
+    more than they do); long ones go to ``executor``, one at a time.
 
     Args:
+        run: Answers jobs, in their order; a job's result may be an exception, for it alone. What it raises is the fault
+            of all, and then each is run again by itself.
         cost: Decides which runs are short.
         inline_us: The longest run, in microseconds, that may hold up the loop.
         max_batch_rows: The most rows of one run.
         max_queued_rows: The most rows that wait.
-        on_run: Called with the rows of each run.
+        max_delay_s: How long a run that is not full may wait for more; 0 is right unless the model is slow and gains
+            much from large batches.
+        on_run: Called with the rows and the seconds of each run.
         clock: Seconds, monotonic.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        run: Callable[[Sequence[Job]], Sequence[Result | RequestError]],
         *,
         cost: RunCost,
         inline_us: float,
         max_batch_rows: int,
         max_queued_rows: int,
         executor: Executor,
-        on_run: Callable[[int], None],
+        on_run: Callable[[int, float], None],
+        max_delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._backend = backend
+        self._run = run
         self._cost = cost
-        self._inline_rows = _rows_within(cost, inline_us)
+        self._inline_rows = min(max_batch_rows, cost.rows_within(inline_us))
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
+        self._max_delay_s = max_delay_s
         self._executor = executor
         self._on_run = on_run
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting[Job, Result]] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._running: asyncio.Future[Sequence[Result | RequestError]] | None = None
         self.queued_rows = 0
-        self._worker: asyncio.Task[None] | None = None
 
-    async def run(self, feed: Feed, rows: int, deadline: float | None) -> Outputs:
-        """Answer one request.
+    @property
+    def busy(self) -> bool:
+        """Whether what is submitted now has to wait for longer than a turn of the loop."""
+        return self._running is not None or self._max_delay_s > 0
+
+    def submit(self, job: Job, rows: int, deadline: float | None) -> "asyncio.Future[Ran[Result]]":
+        """Queue one job; cancel what is returned, and it is not run.
 
         Args:
-            deadline: When the caller stops waiting, by ``clock``; None: never.
+            deadline: When the caller stops waiting, by ``clock``; None: never. A job that has not begun by then fails with
+                DeadlineExceededError.
 
         Raises:
             OverloadedError: Too much is waiting already.
-            DeadlineExceededError: The deadline passed before the run began.
-            ModelFaultError: The run failed.
         """
-        if self._worker is None and rows <= self._inline_rows:
-            self._on_run(rows)
-            return self._backend.run(feed)
         if self.queued_rows + rows > self._max_queued_rows and self._waiting:
             wait_s = self._cost.expected_us(self.queued_rows) / 1e6
             raise OverloadedError(
@@ -95,73 +122,120 @@ class Batcher:
                 f"{self._max_queued_rows}",
                 retry_after_s=max(wait_s, 0.05),
             )
-        waiting = _Waiting(feed, rows, deadline, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[Job, Result] = _Waiting(job, rows, deadline, self._clock(), loop.create_future())
         self._waiting.append(waiting)
         self.queued_rows += rows
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return await waiting.answer
+        if deadline is not None and self.busy:
+            timer = loop.call_later(deadline - waiting.submitted, _expire, waiting)
+            waiting.answer.add_done_callback(lambda _: timer.cancel())
+        if self._running is None and (self._turn is None or self.queued_rows >= self._max_batch_rows):
+            self._schedule(loop)
+        return waiting.answer
 
-    async def _work(self) -> None:
-        try:
-            while batch := self._next_batch():
-                await self._run_batch(batch)
-        finally:
-            self._worker = None
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._turn is not None:
+            if not self._max_delay_s:
+                return
+            self._turn.cancel()
+        if self._max_delay_s and self.queued_rows < self._max_batch_rows:
+            self._turn = loop.call_later(self._max_delay_s, self._next_run)
+        else:
+            self._turn = loop.call_soon(self._next_run)
 
-    def _next_batch(self) -> list[_Waiting]:
-        """The oldest requests that fit one run; cancelled ones are dropped, expired ones are told so."""
-        batch: list[_Waiting] = []
-        rows = 0
-        while self._waiting and (not batch or rows + self._waiting[0].rows <= self._max_batch_rows):
-            waiting = self._waiting.popleft()
+    def _next_run(self) -> None:
+        self._turn = None
+        batch, rows = self._next_batch()
+        if batch:
+            started = self._clock()
+            jobs = [waiting.job for waiting in batch]
+            if rows <= self._inline_rows:
+                try:
+                    results = self._run(jobs)
+                except Exception as error:  # noqa: BLE001 (whatever it is, each caller must hear of it)
+                    self._failed(batch, error)
+                else:
+                    self._settle(batch, rows, started, results)
+            else:
+                self._run_on_thread(batch, rows, started, jobs)
+        if self._waiting and self._running is None:
+            self._schedule(asyncio.get_running_loop())
+
+    def _next_batch(self) -> tuple[list[_Waiting[Job, Result]], int]:
+        """The oldest jobs that fit one run; cancelled ones are dropped, expired ones are told so."""
+        batch: list[_Waiting[Job, Result]] = []
+        rows, limit = 0, self._inline_rows
+        now = self._clock()
+        while self._waiting:
+            waiting = self._waiting[0]
+            if batch and (rows + waiting.rows > limit or waiting.alone or batch[0].alone):
+                break
+            self._waiting.popleft()
             self.queued_rows -= waiting.rows
             if waiting.answer.done():
                 continue
-            if waiting.deadline is not None and self._clock() >= waiting.deadline:
-                waiting.answer.set_exception(DeadlineExceededError("the deadline passed while the request waited"))
+            if waiting.deadline is not None and now >= waiting.deadline:
+                _expire(waiting)
                 continue
+            if waiting.rows > self._inline_rows:
+                limit = self._max_batch_rows
             batch.append(waiting)
             rows += waiting.rows
-        return batch
+        return batch, rows
 
-    async def _run_batch(self, batch: list[_Waiting]) -> None:
-        rows = sum(waiting.rows for waiting in batch)
-        self._on_run(rows)
+    def _run_on_thread(self, batch: list[_Waiting[Job, Result]], rows: int, started: float, jobs: list[Job]) -> None:
+        def done(ran: "asyncio.Future[Sequence[Result | RequestError]]") -> None:
+            self._running = None
+            error = None if ran.cancelled() else ran.exception()
+            if ran.cancelled():
+                _fail(batch, ModelFaultError("the server stopped while the model ran"))
+            elif isinstance(error, Exception):
+                self._failed(batch, error)
+            else:
+                self._settle(batch, rows, started, ran.result())
+            if self._waiting and self._running is None and self._turn is None:
+                self._schedule(loop)
+
         loop = asyncio.get_running_loop()
-        try:
-            outputs = await loop.run_in_executor(self._executor, self._backend.run, _joined(batch))
-        except Exception as error:  # noqa: BLE001 (whatever it is, each caller must hear of it, and the worker go on)
-            await self._settle_failed(batch, error)
+        self._running = loop.run_in_executor(self._executor, self._run, jobs)
+        self._running.add_done_callback(done)
+
+    def _failed(self, batch: list[_Waiting[Job, Result]], error: Exception) -> None:
+        """Tell the one that failed; of several, run each again by itself, so that one bad request spoils no other."""
+        if len(batch) == 1:
+            _fail(batch, error if isinstance(error, RequestError) else ModelFaultError(f"the model failed: {error}"))
             return
-        start = 0
-        for waiting in batch:
-            _settle(waiting, {name: array[start : start + waiting.rows] for name, array in outputs.items()})
-            start += waiting.rows
+        for waiting in reversed(batch):
+            waiting.alone = True
+            self._waiting.appendleft(waiting)
+            self.queued_rows += waiting.rows
 
-    async def _settle_failed(self, batch: list[_Waiting], error: Exception) -> None:
-        """Run each request of a failed batch alone, so that one bad request spoils no other."""
-        if len(batch) > 1:
-            for waiting in batch:
-                await self._run_batch([waiting])
-        elif not batch[0].answer.done():
-            fault = error if isinstance(error, ModelFaultError) else ModelFaultError(f"the model failed: {error}")
-            batch[0].answer.set_exception(fault)
-
-
-def _rows_within(cost: RunCost, inline_us: float) -> int:
-    if cost.row_us <= 0:
-        return 2**31 if cost.fixed_us <= inline_us else 0
-    return int(max(0.0, inline_us - cost.fixed_us) / cost.row_us)
-
-
-def _joined(batch: list[_Waiting]) -> Feed:
-    if len(batch) == 1:
-        return batch[0].feed
-    return {name: np.concatenate([waiting.feed[name] for waiting in batch]) for name in batch[0].feed}
+    def _settle(
+        self,
+        batch: list[_Waiting[Job, Result]],
+        rows: int,
+        started: float,
+        results: Sequence[Result | RequestError],
+    ) -> None:
+        run_s = self._clock() - started
+        self._on_run(rows, run_s)
+        for waiting, result in zip(batch, results, strict=True):
+            answer = waiting.answer
+            # A caller that went away has cancelled its future; setting that one would raise.
+            if answer.done():
+                continue
+            if isinstance(result, RequestError):
+                answer.set_exception(result)
+            else:
+                answer.set_result(Ran(result, started - waiting.submitted, run_s))
 
 
-def _settle(waiting: _Waiting, outputs: Outputs) -> None:
-    # A caller that went away has cancelled its future; setting that one would raise and end the worker.
+def _expire(waiting: _Waiting[Job, Result]) -> None:
     if not waiting.answer.done():
-        waiting.answer.set_result(outputs)
+        waiting.answer.set_exception(DeadlineExceededError("the deadline passed while the request waited"))
+
+
+def _fail(batch: Sequence[_Waiting[Job, Result]], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

@@ -1,12 +1,12 @@
 """The request against the signature: every fault names the field, what was expected and what came."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from driftwheel.contracts import InputSpec, Signature
 from driftwheel.errors import InvalidRequestError, TooLargeError
-from driftwheel.preprocessing import Tensors
+from serving.codec import Column, as_array
 
 
 def check_input_names(signature: Signature, names: Collection[str]) -> None:
@@ -50,22 +50,24 @@ def check_shape(spec: InputSpec, shape: Sequence[int], *, max_rows: int) -> int:
     return rows
 
 
-def check_same_rows(tensors: Tensors) -> int:
-    """The rows that all tensors share.
+def check_same_rows(rows: Mapping[str, int]) -> int:
+    """The rows that all inputs share.
 
     Raises:
         InvalidRequestError: They differ.
     """
-    lengths = {name: len(values) for name, values in tensors.items()}
-    if len(set(lengths.values())) != 1:
-        listed = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
+    if len(set(rows.values())) != 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in rows.items())
         raise InvalidRequestError(f"all inputs must have the same number of rows: {listed}")
-    return next(iter(lengths.values()))
+    return next(iter(rows.values()))
 
 
-def check_finite(spec: InputSpec, values: np.ndarray) -> None:
+def check_finite(spec: InputSpec, column: Column) -> None:
     """Refuse infinite numbers; NaN means missing."""
-    if spec.role == "number" and np.isinf(values).any():
+    if spec.role != "number":
+        return
+    values = as_array(spec, column)
+    if np.isinf(values).any():
         row = int(np.flatnonzero(np.isinf(values))[0])
         raise InvalidRequestError(
             f"input {spec.name!r} must be finite (NaN where missing), got {values[row]} in row {row}"

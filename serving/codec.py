@@ -1,7 +1,7 @@
 """Tensors on the wire: raw little-endian bytes, typed lists and JSON, to arrays and back."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from driftwheel.contracts import Datatype, InputSpec
 from driftwheel.errors import InvalidRequestError
-from driftwheel.preprocessing import Tensors
+
+Column = NDArray[Any] | bytes
+"""One input's or output's values ``[rows]``; numbers may be their little-endian bytes, just as they came from the wire."""
+
+Columns = Mapping[str, Column]
 
 NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
     "INT64": np.dtype("<i8"),
@@ -18,12 +22,13 @@ NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
 }
 
 _LENGTH = struct.Struct("<I")
+_INT64 = struct.Struct("<q")
 
 _LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 
-def from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[Any]:
-    """An array ``[rows]`` over the bytes of a raw tensor, without a copy for numbers.
+def from_raw(spec: InputSpec, rows: int, raw: bytes) -> Column:
+    """The values ``[rows]`` of a raw tensor: text as an array, numbers as the bytes that they are.
 
     Raises:
         InvalidRequestError: The bytes do not hold exactly ``rows`` values.
@@ -36,7 +41,7 @@ def from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[Any]:
             f"input {spec.name!r} of shape [{rows}] and datatype {spec.datatype} must have {rows * dtype.itemsize} bytes "
             f"of raw content, got {len(raw)}"
         )
-    return np.frombuffer(raw, dtype=dtype)
+    return raw
 
 
 def _bytes_from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[np.object_]:
@@ -67,6 +72,8 @@ def from_list(spec: InputSpec, rows: int, values: Sequence[Any]) -> NDArray[Any]
     """
     if len(values) != rows:
         raise InvalidRequestError(f"input {spec.name!r} of shape [{rows}] must have {rows} values, got {len(values)}")
+    if (plain := _plain(spec, values)) is not None:
+        return plain
     check = {"INT64": _is_integer, "FP32": _is_number, "BYTES": _is_text}[spec.datatype]
     for row, value in enumerate(values):
         if not check(value):
@@ -77,6 +84,23 @@ def from_list(spec: InputSpec, rows: int, values: Sequence[Any]) -> NDArray[Any]
         return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
     return np.array(values, dtype=NUMPY_TYPES[spec.datatype])
 
+
+def _plain(spec: InputSpec, values: Sequence[Any]) -> NDArray[Any] | None:
+    """What lists hold as a rule, checked all at once; None where each value has to be looked at."""
+    if not set(map(type, values)) <= _PLAIN_KINDS[spec.datatype]:
+        return None
+    if spec.datatype == "BYTES":
+        return np.array(values, dtype=object)
+    try:
+        numbers = np.array(values, dtype=np.int64 if spec.datatype == "INT64" else np.float64)
+    except OverflowError:
+        return None
+    if spec.datatype == "INT64":
+        return numbers
+    return numbers.astype(np.float32) if (np.abs(numbers) <= _LARGEST_FP32).all() else None
+
+
+_PLAIN_KINDS: dict[Datatype, set[type]] = {"INT64": {int}, "FP32": {int, float}, "BYTES": {str, bytes}}
 
 _EXPECTED: dict[Datatype, str] = {
     "INT64": "whole numbers of 64 bits",
@@ -114,6 +138,22 @@ def key_of(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def first_key(tensors: Tensors, name: str) -> bytes:
-    """The routing key in the first row of an input."""
-    return key_of(tensors[name][0])
+def first_key(column: Column) -> bytes:
+    """The routing key in the first row of an input; raw bytes are those of an int64."""
+    return str(_INT64.unpack_from(column)[0]).encode() if isinstance(column, bytes) else key_of(column[0])
+
+
+def as_array(spec: InputSpec, column: Column) -> NDArray[Any]:
+    """The values ``[rows]``, without a copy."""
+    return np.frombuffer(column, dtype=NUMPY_TYPES[spec.datatype]) if isinstance(column, bytes) else column
+
+
+def joined(spec: InputSpec, columns: Sequence[Column]) -> NDArray[Any]:
+    """The values of several requests, one after the other."""
+    if len(columns) == 1:
+        return as_array(spec, columns[0])
+    if spec.datatype == "BYTES":
+        return np.concatenate(columns)
+    dtype = NUMPY_TYPES[spec.datatype]
+    parts = [c if isinstance(c, bytes) else c.astype(dtype, copy=False).tobytes() for c in columns]
+    return np.frombuffer(b"".join(parts), dtype=dtype)

@@ -10,10 +10,13 @@ from driftwheel.errors import (
     NotFiniteError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     RequestError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
+    UnimplementedError,
+    UnsupportedMediaError,
 )
 
 
@@ -36,6 +39,9 @@ _CODES: dict[type[Exception], Code] = {
     InvalidRequestError: Code("INVALID_ARGUMENT", 3, 400),
     NotFoundError: Code("NOT_FOUND", 5, 404),
     UnauthenticatedError: Code("UNAUTHENTICATED", 16, 401),
+    PermissionDeniedError: Code("PERMISSION_DENIED", 7, 403),
+    UnsupportedMediaError: Code("INVALID_ARGUMENT", 3, 415),
+    UnimplementedError: Code("UNIMPLEMENTED", 12, 501),
     TooLargeError: Code("RESOURCE_EXHAUSTED", 8, 413),
     OverloadedError: Code("RESOURCE_EXHAUSTED", 8, 429),
     DeadlineExceededError: Code("DEADLINE_EXCEEDED", 4, 504),

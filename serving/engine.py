@@ -3,21 +3,26 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftwheel.bundle import ITEMS, ONNX_GRAPH, RECOMMEND_GRAPH, SEEN, Bundle
+from driftwheel.bundle import Bundle
+from driftwheel.contracts import Signature
 from driftwheel.errors import BundleError
 from driftwheel.preprocessing import Tensors, encode
-from driftwheel.settings import ServingSettings
+from driftwheel.serving_settings import ModelLimits, ServingSettings
 from driftwheel.vocabulary import Vocabulary
 from serving.backends.base import Backend
-from serving.backends.onnx import OnnxBackend
+from serving.backends.choice import open_backend
 from serving.batching import Batcher, RunCost
-from serving.recommend import Catalogue, Recommender
+from serving.codec import Columns
+from serving.recommendation.recommender import LoadedRecommender, load_recommender
+from serving.scoring import Outputs, Scorer
 
 GOLDEN_TOLERANCE = 1e-4
 """How far an answer at load may be from the recorded one: runtimes and processors differ in the last bits."""
@@ -26,23 +31,38 @@ _WARM_UP_ROWS = (1, 256)
 _WARM_UP_RUNS = 8
 
 
-@dataclass(frozen=True, slots=True)
+ScoringJob = tuple[Columns, int]
+"""A request's columns, and its rows."""
+
+
+@lru_cache(maxsize=1024)
+def _interned(signature: Signature) -> Signature:
+    """One object for equal signatures, so that a request compares those of two versions by identity."""
+    return signature
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedVersion:
     """One version that can answer."""
 
     bundle: Bundle
     vocabularies: dict[str, Vocabulary]
     backend: Backend
-    batcher: Batcher
-    recommender: Recommender | None
+    batcher: Batcher[ScoringJob, Outputs]
+    recommender: LoadedRecommender | None
+    limits: ModelLimits
+    # Looked at for every request, so not looked up in the manifest each time.
+    name: str = field(init=False)
+    version: int = field(init=False)
+    signature: Signature = field(init=False)
+    output_names: tuple[str, ...] = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.bundle.manifest.name
-
-    @property
-    def version(self) -> int:
-        return self.bundle.manifest.version
+    def __post_init__(self) -> None:
+        manifest = self.bundle.manifest
+        object.__setattr__(self, "name", manifest.name)
+        object.__setattr__(self, "version", manifest.version)
+        object.__setattr__(self, "signature", _interned(manifest.signature))
+        object.__setattr__(self, "output_names", tuple(spec.name for spec in manifest.signature.outputs))
 
     @property
     def label(self) -> str:
@@ -51,28 +71,41 @@ class LoadedVersion:
 
 
 def load_version(
-    bundle: Bundle, settings: ServingSettings, executor: Executor, *, on_run: Callable[[int], None]
+    bundle: Bundle,
+    settings: ServingSettings,
+    executor: Executor,
+    *,
+    on_run: Callable[[int, float], None],
+    engine_cache: Path | None = None,
 ) -> LoadedVersion:
     """Load a checked bundle's graphs, warm them up, and prove them against the golden requests. Takes a while: call it
     off the event loop.
 
+    Args:
+        on_run: Called with the rows and the seconds of each run.
+        engine_cache: Where TensorRT keeps the engines that it builds.
+
     Raises:
         BundleError: A graph cannot be loaded, or answers otherwise than when it was exported.
     """
-    vocabularies = bundle.vocabularies()
-    backend = OnnxBackend(bundle.path(ONNX_GRAPH), intra_op_threads=settings.intra_op_threads)
+    vocabularies, signature = bundle.vocabularies(), bundle.manifest.signature
+    limits = settings.limits_for(bundle.name)
+    backend = open_backend(bundle, limits, engine_cache=engine_cache)
     inputs, outputs = golden_requests(bundle)
     _prove(bundle, backend, vocabularies, inputs, outputs)
+    scorer = Scorer(backend, signature, vocabularies, label=f"{bundle.name} version {bundle.version}")
     batcher = Batcher(
-        backend,
-        cost=measure_cost(bundle, backend, vocabularies, inputs),
+        scorer,
+        cost=measure_cost(scorer, inputs),
         inline_us=settings.inline_run_us,
-        max_batch_rows=settings.max_batch_rows,
-        max_queued_rows=settings.max_queued_rows,
+        max_batch_rows=limits.max_batch_rows,
+        max_queued_rows=limits.max_queued_rows,
+        max_delay_s=limits.max_queue_delay_ms / 1000,
         executor=executor,
         on_run=on_run,
     )
-    return LoadedVersion(bundle, vocabularies, backend, batcher, _recommender(bundle, vocabularies, settings))
+    recommender = load_recommender(bundle, vocabularies, settings, limits, executor, on_run=on_run)
+    return LoadedVersion(bundle, vocabularies, backend, batcher, recommender, limits)
 
 
 def golden_requests(bundle: Bundle) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
@@ -96,26 +129,17 @@ def _prove(
             raise BundleError(f"bundle {bundle.folder}: output {name!r} differs from its golden answers")
 
 
-def measure_cost(bundle: Bundle, backend: Backend, vocabularies: dict[str, Vocabulary], inputs: Tensors) -> RunCost:
+def measure_cost(scorer: Scorer, inputs: Tensors) -> RunCost:
     """Run golden rows in two sizes, and draw a line through the best time of each."""
     best_us: list[float] = []
     for rows in _WARM_UP_ROWS:
         resized = {name: np.resize(values, rows) for name, values in inputs.items()}
-        feed = encode(bundle.manifest.signature, vocabularies, resized)
         times: list[float] = []
         for _ in range(_WARM_UP_RUNS):
             start = time.perf_counter()
-            backend.run(feed)
+            scorer([(resized, rows)])
             times.append((time.perf_counter() - start) * 1e6)
         best_us.append(min(times))
     small, large = _WARM_UP_ROWS
     row_us = max(0.0, (best_us[1] - best_us[0]) / (large - small))
     return RunCost(fixed_us=best_us[0], row_us=row_us)
-
-
-def _recommender(bundle: Bundle, vocabularies: dict[str, Vocabulary], settings: ServingSettings) -> Recommender | None:
-    if RECOMMEND_GRAPH not in bundle.manifest.files:
-        return None
-    backend = OnnxBackend(bundle.path(RECOMMEND_GRAPH), intra_op_threads=settings.intra_op_threads)
-    catalogue = Catalogue.read(bundle.path(ITEMS), bundle.path(SEEN))
-    return Recommender(backend, catalogue, vocabularies["user_id"], vocabularies["item_id"])

@@ -3,61 +3,35 @@
 The event loop reads one immutable snapshot per model. A rollout that changes is worked out beside it (bundles read,
 checked, warmed up and proved in a thread) and then takes its place in one assignment. What cannot be loaded is refused with
 its reason, and the snapshot that was there goes on.
+
+Rollouts say what takes traffic. Beside them an operator may ``load`` a version for calls that pin it, and ``unload`` a
+model; such wishes hold in every worker of the home until the server ends.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import structlog
 
 from driftwheel.bundle import read_bundle
-from driftwheel.contracts import Arm
-from driftwheel.errors import DriftwheelError, NotFoundError, UnavailableError
+from driftwheel.errors import DriftwheelError, InvalidRequestError, NotFoundError, UnavailableError
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
 from monitoring.metrics import ServingMetrics
 from serving.engine import LoadedVersion, load_version
+from serving.retirement import FORGET_AFTER_S, Retirement
+from serving.runtime import wishes_folder
+from serving.served_model import ServedModel, named_versions
 from serving.split import Split
+from serving.wishes import NOTHING, Wish, change_wish, drop_wish, read_wish
 
 _log = structlog.get_logger()
 
 _RETRY_S = 5.0
 """How long a refused bundle is left alone before it is tried again, in seconds: somebody may have put it right."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One model, as it serves right now."""
-
-    rollout: Rollout
-    split: Split
-    stable: LoadedVersion
-    candidate: LoadedVersion | None
-    versions: Mapping[int, LoadedVersion] = field(init=False)
-
-    def __post_init__(self) -> None:
-        loaded = [self.stable, *([self.candidate] if self.candidate else [])]
-        object.__setattr__(self, "versions", {one.version: one for one in loaded})
-
-    def pinned(self, version: int) -> LoadedVersion:
-        """The version that the caller asked for.
-
-        Raises:
-            NotFoundError: It is not loaded.
-        """
-        if (loaded := self.versions.get(version)) is None:
-            served = ", ".join(map(str, sorted(self.versions)))
-            raise NotFoundError(f"model {self.rollout.model!r} has no loaded version {version}; loaded: {served}")
-        return loaded
-
-    def route(self, key: bytes) -> tuple[LoadedVersion, Arm]:
-        """The version and arm that answer a routing key."""
-        if self.candidate is None:
-            return self.stable, Arm.STABLE
-        arm = self.split.arm(key)
-        return (self.candidate if arm is Arm.CANDIDATE else self.stable), arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +44,80 @@ class IndexEntry:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What could not be loaded, and for which rollout and wish."""
+
+    rollout: Rollout | None
+    """None: the rollout file itself cannot be read."""
+    wish: Wish
+    reasons: dict[int, str]
+    """By version; 0 stands for the rollout file."""
+    at: float
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons.values())
+
+
+async def _nothing(name: str, version: int) -> None:
+    del name, version
+
+
 class ModelRepository:
     """Watches the rollouts and keeps their versions loaded.
 
     Args:
         executor: Where bundles are loaded, and long runs run.
+        runs_of: What the runs of a version, by name and number, are reported to: their rows and their seconds.
         clock: Seconds, monotonic.
+        on_retired: Called once a version has left and its last call is done.
+        on_forgotten: Called ``forget_after_s`` seconds later, unless the version has come back.
     """
 
     def __init__(
-        self, settings: Settings, metrics: ServingMetrics, executor: Executor, *, clock: Callable[[], float]
+        self,
+        settings: Settings,
+        metrics: ServingMetrics,
+        executor: Executor,
+        *,
+        runs_of: Callable[[str, int], Callable[[int, float], None]],
+        clock: Callable[[], float],
+        on_retired: Callable[[str, int], Awaitable[None]] = _nothing,
+        on_forgotten: Callable[[str, int], None] = lambda name, version: None,
+        forget_after_s: float = FORGET_AFTER_S,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._runs_of = runs_of
         self._executor = executor
         self._clock = clock
+        self._wishes = wishes_folder(settings)
         self._served: dict[str, ServedModel] = {}
-        self._failures: dict[str, tuple[Rollout | None, str, float]] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._unloaded: dict[str, tuple[Rollout, Wish]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._retirement = Retirement(
+            is_loaded=lambda name, version: name in self._served and version in self._served[name].versions,
+            on_retired=on_retired,
+            on_forgotten=on_forgotten,
+            executor=executor,
+            forget_after_s=forget_after_s,
+        )
 
     def model(self, name: str) -> ServedModel:
         """The snapshot of one model.
 
         Raises:
             NotFoundError: No rollout names it.
-            UnavailableError: Its stable version could not be loaded.
+            UnavailableError: Its stable version could not be loaded, or it has been unloaded.
         """
         served = self._served.get(name)
         if served is None:
+            if name in self._unloaded:
+                raise UnavailableError(f"model {name!r} has been unloaded; it answers again once it is loaded")
             if name in self._failures:
-                raise UnavailableError(f"model {name!r} cannot answer: {self._failures[name][1]}")
+                raise UnavailableError(f"model {name!r} cannot answer: {self._failures[name]}")
             known = ", ".join(sorted(self._served)) or "none"
             raise NotFoundError(f"no model {name!r}; served: {known}")
         return served
@@ -110,19 +128,65 @@ class ModelRepository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that a rollout names can answer."""
+        """Whether every model that a rollout names can answer. One that was unloaded on purpose is not waited for, but a
+        server without any model is not ready.
+        """
         return bool(self._served) and all(name in self._served for name in self._failures)
 
     def index(self) -> list[IndexEntry]:
-        """Every version that is loaded, and every one that was refused."""
+        """Every version that is loaded, and every one that was refused or unloaded."""
         entries = [IndexEntry(m.rollout.model, v, "READY") for m in self.models() for v in sorted(m.versions)]
-        for name, (rollout, reason, _) in sorted(self._failures.items()):
+        for name, (rollout, _) in sorted(self._unloaded.items()):
+            entries.extend(IndexEntry(name, v, "UNAVAILABLE", "unloaded") for v in named_versions(rollout))
+        for name, failure in sorted(self._failures.items()):
             loaded = self._served[name].versions if name in self._served else {}
-            wanted = {rollout.stable, rollout.candidate} if rollout else {0}
-            entries.extend(
-                IndexEntry(name, v, "UNAVAILABLE", reason) for v in sorted(w for w in wanted if w) if v not in loaded
-            )
+            refused = {v: reason for v, reason in failure.reasons.items() if v and v not in loaded}
+            entries.extend(IndexEntry(name, v, "UNAVAILABLE", refused[v]) for v in sorted(refused))
         return entries
+
+    async def load(self, name: str, version: int | None) -> None:
+        """Load a version for calls that pin it, or (None, or a version of the rollout) try again at once what the rollout
+        names, and lift an unload. In effect here when it returns, and in the other workers a moment later.
+
+        Raises:
+            NotFoundError: No rollout names the model, or there is no such version.
+            UnavailableError: It cannot be loaded; the message says why.
+        """
+        rollout = self._rollout(name)
+        if version is None or version in named_versions(rollout):
+            await self._ask(name, lambda wish: replace(wish, unloaded=False))
+            await self._sync_model(name)
+            if (failure := self._failures.get(name)) is not None:
+                raise UnavailableError(f"model {name!r} cannot be loaded: {failure}")
+            return
+        self.model(name)
+        async with self._lock(name):
+            # Loaded before it is asked for in writing: what is refused here is not tried by the other workers.
+            loaded = await self._loaded_extra(name, version)
+            await self._ask(name, lambda wish: replace(wish, versions=tuple(sorted({*wish.versions, version}))))
+            await self._follow(name, {version: loaded})
+
+    async def unload(self, name: str, version: int | None) -> None:
+        """Drop a version that was loaded beside the rollout's, or (None) take the model out of service until it is loaded
+        again. Calls in flight are answered.
+
+        Raises:
+            NotFoundError: No rollout names the model, or the version is not loaded.
+            InvalidRequestError: The rollout names the version.
+        """
+        rollout = self._rollout(name)
+        if version is None:
+            await self._ask(name, lambda wish: replace(wish, unloaded=True, versions=()))
+        elif version in named_versions(rollout):
+            raise InvalidRequestError(
+                f"version {version} of {name!r} is in its rollout, which says what takes traffic: "
+                "change the rollout, or unload the whole model"
+            )
+        elif version not in read_wish(self._wishes, name).versions:
+            raise NotFoundError(f"version {version} of {name!r} is not loaded")
+        else:
+            await self._ask(name, lambda wish: replace(wish, versions=tuple(v for v in wish.versions if v != version)))
+        await self._sync_model(name)
 
     async def watch(self) -> None:
         """Follow the rollout files until cancelled."""
@@ -140,7 +204,7 @@ class ModelRepository:
             wait: Until all is loaded; False: loading goes on beside, and a model that is loading is left to it.
         """
         names = list_rollouts(self._settings.rollouts)
-        for name in {*self._served, *self._failures} - set(names):
+        for name in {*self._served, *self._failures, *self._unloaded} - set(names):
             self._drop(name)
         for name in names:
             if name not in self._loading:
@@ -155,84 +219,177 @@ class ModelRepository:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
+        await self._retirement.close()
+
+    def _rollout(self, name: str) -> Rollout:
+        if name not in list_rollouts(self._settings.rollouts):
+            raise NotFoundError(f"no rollout names the model {name!r}")
+        try:
+            return read_rollout(self._settings.rollouts, name)
+        except DriftwheelError as error:
+            raise UnavailableError(error.message) from None
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Held while a model is brought to what is asked of it."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _ask(self, name: str, change: Callable[[Wish], Wish]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, change_wish, self._wishes, name, change)
 
     def _drop(self, name: str) -> None:
         self._failures.pop(name, None)
-        if (served := self._served.pop(name, None)) is not None:
-            self._show(served, None)
+        self._unloaded.pop(name, None)
+        drop_wish(self._wishes, name)
+        if name in self._served:
+            self._serve(name, None)
             _log.info("model.dropped", model=name)
 
     async def _sync_model(self, name: str) -> None:
-        served, rollout = self._served.get(name), None
+        async with self._lock(name):
+            await self._follow(name, {})
+
+    async def _follow(self, name: str, at_hand: dict[int, LoadedVersion]) -> None:
+        """Bring a model to what its rollout and its wish say; ``at_hand`` has been loaded already."""
+        rollout, wish = None, NOTHING
         try:
-            rollout = read_rollout(self._settings.rollouts, name)
-            if self._is_current(name, rollout):
+            rollout, wish = read_rollout(self._settings.rollouts, name), read_wish(self._wishes, name)
+            if self._is_current(name, rollout, wish):
                 return
-            stable = await self._loaded(served, name, rollout.stable)
-            if rollout.candidate is not None and (served is None or served.rollout != rollout):
-                # What is at hand serves at once: a promotion or the end of a trial never waits for a bundle to load.
-                at_hand = served.versions.get(rollout.candidate) if served else None
-                self._serve(name, ServedModel(rollout, Split(rollout), stable, at_hand))
-            candidate = None
-            if rollout.candidate is not None:
-                candidate = await self._loaded(self._served.get(name), name, rollout.candidate)
+            if wish.unloaded:
+                self._withdraw(name, rollout, wish)
+                return
+            reasons = await self._load_all(name, rollout, wish, at_hand)
         except Exception as error:  # noqa: BLE001 (a bundle can be damaged in more ways than we know; the others go on)
-            self._refuse(name, rollout, error)
-            return
+            reasons = {rollout.stable if rollout else 0: _reason(error)}
+        if reasons:
+            self._refuse(name, _Failure(rollout, wish, reasons, self._clock()))
+        else:
+            self._failures.pop(name, None)
+
+    async def _load_all(
+        self, name: str, rollout: Rollout, wish: Wish, at_hand: dict[int, LoadedVersion]
+    ) -> dict[int, str]:
+        """Load what is missing, serving each version as soon as it is there.
+
+        Returns:
+            Why the versions that are still missing were refused; the stable one's failure is raised.
+        """
+        at_hand = {**(self._served[name].versions if name in self._served else {}), **at_hand}
+        stable = at_hand.get(rollout.stable) or await self._loaded(name, rollout.stable)
+        reasons: dict[int, str] = {}
+
+        def serve() -> None:
+            candidate = at_hand.get(rollout.candidate) if rollout.candidate else None
+            extras = tuple(at_hand[v] for v in wish.versions if v in at_hand and v not in named_versions(rollout))
+            self._serve(name, ServedModel(rollout, Split(rollout), stable, candidate, extras, wish))
+
+        # What is at hand serves at once: a promotion or the end of a trial never waits for a bundle to load.
+        serve()
+        for version in dict.fromkeys([*named_versions(rollout)[1:], *wish.versions]):
+            if version == rollout.stable or version in at_hand:
+                continue
+            try:
+                at_hand[version] = await self._loaded(name, version)
+            except Exception as error:  # noqa: BLE001 (as above)
+                reasons[version] = _reason(error)
+            else:
+                serve()
+        return reasons
+
+    def _withdraw(self, name: str, rollout: Rollout, wish: Wish) -> None:
         self._failures.pop(name, None)
-        fresh = ServedModel(rollout, Split(rollout), stable, candidate)
-        if (
-            name not in self._served
-            or fresh.versions != self._served[name].versions
-            or rollout != self._served[name].rollout
-        ):
-            self._serve(name, fresh)
+        self._unloaded[name] = rollout, wish
+        if name in self._served:
+            self._serve(name, None)
+            _log.info("model.unloaded", model=name)
 
-    def _serve(self, name: str, fresh: ServedModel) -> None:
-        self._show(self._served.get(name), fresh)
-        self._served[name] = fresh
-        rollout = fresh.rollout
-        _log.info(
-            "rollout.applied",
-            model=name,
-            revision=rollout.revision,
-            stable=rollout.stable,
-            candidate=fresh.candidate.version if fresh.candidate else None,
-            weight=rollout.weight,
-        )
+    def _serve(self, name: str, fresh: ServedModel | None) -> None:
+        before = self._served.pop(name, None)
+        if fresh is not None:
+            self._served[name] = fresh
+            self._unloaded.pop(name, None)
+        self._show(name, before, fresh)
+        staying = fresh.versions if fresh else {}
+        for version, loaded in (before.versions if before else {}).items():
+            if staying.get(version) is not loaded:
+                self._retirement.follow(loaded)
+        if fresh is not None:
+            rollout = fresh.rollout
+            _log.info(
+                "rollout.applied",
+                model=name,
+                revision=rollout.revision,
+                stable=rollout.stable,
+                candidate=fresh.candidate.version if fresh.candidate else None,
+                weight=rollout.weight,
+                beside=[loaded.version for loaded in fresh.extras],
+            )
 
-    def _is_current(self, name: str, rollout: Rollout) -> bool:
-        """Whether there is nothing to do: it is served in full, or it was refused a moment ago."""
-        failure = self._failures.get(name)
+    def _is_current(self, name: str, rollout: Rollout, wish: Wish) -> bool:
+        """Whether there is nothing to do: it is served in full, or unloaded, or it was refused a moment ago."""
+        failure, served = self._failures.get(name), self._served.get(name)
         if failure is not None:
-            return failure[0] == rollout and self._clock() - failure[2] < _RETRY_S
-        return name in self._served and self._served[name].rollout == rollout
+            return (failure.rollout, failure.wish) == (rollout, wish) and self._clock() - failure.at < _RETRY_S
+        if name in self._unloaded:
+            return self._unloaded[name] == (rollout, wish)
+        return served is not None and (served.rollout, served.wish) == (rollout, wish)
 
-    def _refuse(self, name: str, rollout: Rollout | None, error: Exception) -> None:
-        reason = error.message if isinstance(error, DriftwheelError) else f"{type(error).__name__}: {error}"
+    def _refuse(self, name: str, failure: _Failure) -> None:
         before = self._failures.get(name)
-        self._failures[name] = (rollout, reason, self._clock())
-        if before is None or before[:2] != (rollout, reason):
+        self._failures[name] = failure
+        self._unloaded.pop(name, None)
+        if before is None or (before.rollout, before.reasons) != (failure.rollout, failure.reasons):
             self._metrics.load_failures.labels(name).inc()
-            _log.error("rollout.refused", model=name, reason=reason, still_serving=name in self._served)
+            _log.error("rollout.refused", model=name, reason=str(failure), still_serving=name in self._served)
 
-    async def _loaded(self, served: ServedModel | None, name: str, version: int) -> LoadedVersion:
-        if served is not None and version in served.versions:
-            return served.versions[version]
+    async def _loaded(self, name: str, version: int) -> LoadedVersion:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_now, name, version)
+
+    async def _loaded_extra(self, name: str, version: int) -> LoadedVersion:
+        if (loaded := self.model(name).versions.get(version)) is not None:
+            return loaded
+        try:
+            return await self._loaded(name, version)
+        except NotFoundError:
+            raise NotFoundError(f"model {name!r} has no version {version}") from None
+        except Exception as error:
+            raise UnavailableError(f"version {version} of {name!r} cannot be loaded: {_reason(error)}") from error
 
     def _load_now(self, name: str, version: int) -> LoadedVersion:
         bundle = read_bundle(self._settings.models, name, version)
-        on_run = self._metrics.run_rows.labels(name, str(version)).observe
-        return load_version(bundle, self._settings.serving, self._executor, on_run=on_run)
+        return load_version(
+            bundle,
+            self._settings.serving,
+            self._executor,
+            on_run=self._runs_of(name, version),
+            engine_cache=self._settings.engine_cache,
+        )
 
-    def _show(self, before: ServedModel | None, after: ServedModel | None) -> None:
+    def _show(self, name: str, before: ServedModel | None, after: ServedModel | None) -> None:
         """Bring the gauges from one snapshot to the next."""
         for served, value in ((before, 0), (after, 1)):
             if served is None:
                 continue
-            name = served.rollout.model
-            self._metrics.loaded.labels(name, str(served.stable.version), Arm.STABLE).set(value)
-            if served.candidate:
-                self._metrics.loaded.labels(name, str(served.candidate.version), Arm.CANDIDATE).set(value)
+            for version, arm in served.arms().items():
+                self._metrics.loaded.labels(name, str(version), arm).set(value)
             self._metrics.candidate_weight.labels(name).set(served.rollout.weight * value)
+        for version, loaded in (after.versions if after else {}).items():
+            if before is None or version not in before.versions:
+                self._describe(name, loaded)
+
+    def _describe(self, name: str, loaded: LoadedVersion) -> None:
+        manifest, batcher = loaded.bundle.manifest, weakref.ref(loaded.batcher)
+        self._metrics.model.labels(name, str(loaded.version)).info(
+            {"task": manifest.task, "platform": loaded.backend.platform, "run": manifest.training.run_id}
+        )
+
+        def queued() -> float:
+            # A gauge must not keep a retired version alive.
+            return one.queued_rows if (one := batcher()) is not None else 0.0
+
+        self._metrics.queued_rows.labels(name, str(loaded.version)).set_function(queued)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, DriftwheelError) else f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
-"""How the supervisor and the process inside the front door talk: a few files under ``<home>/run``."""
+"""How the supervisor and the workers inside the front door talk: a few files under ``<home>/run``."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 
 from driftwheel.files import write_atomically
 from driftwheel.settings import Settings
+from serving.wishes import drop_wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class ServerAddress:
     port: int
     pid: int
     """The supervisor: a SIGTERM to it drains the server."""
+    tls: bool = False
 
     @property
     def target(self) -> str:
@@ -26,7 +29,7 @@ class ServerAddress:
     @property
     def url(self) -> str:
         """For HTTP clients."""
-        return f"http://{self.target}"
+        return f"{'https' if self.tls else 'http'}://{self.target}"
 
 
 def lock_path(settings: Settings) -> Path:
@@ -42,8 +45,17 @@ def _drain_path(settings: Settings) -> Path:
     return settings.runtime / "drain"
 
 
-def _drained_path(settings: Settings) -> Path:
-    return settings.runtime / "drained"
+def _last_flush_path(settings: Settings, process: int) -> Path:
+    return settings.runtime / f"drain-{process}"
+
+
+def _drained_path(settings: Settings, process: int) -> Path:
+    return settings.runtime / f"drained-{process}"
+
+
+def wishes_folder(settings: Settings) -> Path:
+    """What operators asked of the running server (``serving.wishes``)."""
+    return settings.runtime / "wishes"
 
 
 def announce(settings: Settings, address: ServerAddress) -> None:
@@ -61,12 +73,14 @@ def server_address(settings: Settings) -> ServerAddress | None:
 
 def clear(settings: Settings) -> None:
     """Forget what an earlier server left."""
-    for path in (_address_path(settings), _drain_path(settings), _drained_path(settings)):
+    by_worker = settings.runtime.glob("drain*-*")
+    for path in (_address_path(settings), _drain_path(settings), *by_worker):
         path.unlink(missing_ok=True)
+    drop_wishes(wishes_folder(settings))
 
 
 def request_drain(settings: Settings) -> None:
-    """Ask the process inside the front door to turn readiness off and finish what is in flight."""
+    """Ask every worker to turn readiness off and finish what is in flight."""
     write_atomically(_drain_path(settings), b"")
 
 
@@ -75,11 +89,21 @@ def drain_requested(settings: Settings) -> bool:
     return _drain_path(settings).exists()
 
 
+def request_last_flush(settings: Settings, process: int) -> None:
+    """Ask a draining worker, which has answered all that Envoy gave it, to write its log; then it is ended."""
+    write_atomically(_last_flush_path(settings, process), b"")
+
+
+def last_flush_requested(settings: Settings) -> bool:
+    """Whether the supervisor has asked this worker."""
+    return _last_flush_path(settings, os.getpid()).exists()
+
+
 def report_drained(settings: Settings) -> None:
-    """Tell the supervisor that nothing is in flight and the log is on disk."""
-    write_atomically(_drained_path(settings), b"")
+    """Tell the supervisor that nothing is in flight in this worker and its log is on disk."""
+    write_atomically(_drained_path(settings, os.getpid()), b"")
 
 
-def is_drained(settings: Settings) -> bool:
-    """Whether the process inside has said so."""
-    return _drained_path(settings).exists()
+def is_drained(settings: Settings, process: int) -> bool:
+    """Whether the worker with this process id has said so."""
+    return _drained_path(settings, process).exists()

@@ -4,12 +4,12 @@ Transports only translate: they hand over an ``InferCall`` whose ``decode`` turn
 signature, and turn the ``Answer`` into their wire format again.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import structlog
 from numpy.typing import NDArray
 
@@ -17,19 +17,17 @@ from driftwheel.contracts import Arm, Signature, Task
 from driftwheel.errors import (
     DeadlineExceededError,
     InvalidRequestError,
-    ModelFaultError,
-    NotFiniteError,
     NotFoundError,
     RequestError,
     UnavailableError,
 )
-from driftwheel.preprocessing import Tensors, encode
-from driftwheel.settings import ServingSettings
-from serving.codec import NUMPY_TYPES, first_key, key_of
+from driftwheel.serving_settings import ServingSettings
+from serving.codec import Columns, first_key
 from serving.codes import code_of
 from serving.engine import LoadedVersion
+from serving.faults import fault_of
 from serving.prediction_log import Feedback, PredictionLog
-from serving.recommend import Recommendation
+from serving.recommending import RecommendAnswer, RecommendCall, answered, parties_of
 from serving.recording import Recorder, Running
 from serving.repository import ModelRepository, ServedModel
 
@@ -37,11 +35,15 @@ _log = structlog.get_logger()
 
 _LONGEST_ID = 128
 
-Decode = Callable[[Signature], tuple[Tensors, int]]
-"""From the wire to arrays ``[rows]`` and the number of rows; raises InvalidRequestError or TooLargeError."""
+Decode = Callable[[LoadedVersion], tuple[Columns, int]]
+"""From the wire to columns ``[rows]`` and the number of rows, as a version's signature and limits want them; raises
+InvalidRequestError or TooLargeError."""
+
+OnDisconnect = Callable[[Callable[[], object]], None]
+"""Asks a transport to call back when the caller goes away."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class InferCall:
     """One request to score rows."""
 
@@ -52,9 +54,11 @@ class InferCall:
     routing_key: bytes | None = None
     deadline: float | None = None
     """When the caller stops waiting, by ``time.monotonic``."""
+    on_disconnect: OnDisconnect | None = None
+    """Asked only where the request has to wait for a run under way: what nobody waits for is not run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
     """What the model gave, and what answered."""
 
@@ -63,28 +67,9 @@ class Answer:
     prediction_id: str
     outputs: dict[str, NDArray[Any]]
     rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecommendCall:
-    """One request for the best ``k`` items for a user."""
-
-    user: int | str
-    k: int
-    protocol: str
-    exclude: Sequence[int | str] = ()
-    model: str | None = None
-    version: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendAnswer:
-    """Top-K for one user, and what answered."""
-
-    version: LoadedVersion
-    arm: Arm
-    prediction_id: str
-    recommendation: Recommendation
+    queued_s: float
+    """How long it waited for its run, and how long that took."""
+    run_s: float
 
 
 class InferenceService:
@@ -110,85 +95,65 @@ class InferenceService:
         Raises:
             RequestError: One of its kinds; the message is for the caller.
         """
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
-            inputs, rows, loaded, arm = self._resolve(call)
+            inputs, rows, loaded, arm = self._resolve(call, started)
         except RequestError as error:
             self._refused(error, call.model, call.protocol)
             raise
         running = Running(loaded, arm, call.protocol, "infer", started)
         try:
-            feed = encode(loaded.bundle.manifest.signature, loaded.vocabularies, inputs)
-            outputs = await loaded.batcher.run(feed, rows, call.deadline)
-            _refuse_non_finite(outputs, loaded)
+            answer = loaded.batcher.submit((inputs, rows), rows, call.deadline)
+            if call.on_disconnect is not None and loaded.batcher.busy:
+                call.on_disconnect(answer.cancel)
+            ran = await answer
+        except asyncio.CancelledError:
+            self._recorder.cancelled(running)
+            raise
         except Exception as error:
-            fault = _fault(error, loaded)
+            fault = fault_of(error, loaded)
             self._recorder.failed(running, fault, inputs, rows)
             raise fault from error
-        return Answer(loaded, arm, self._recorder.answered(running, inputs, outputs, rows), outputs, rows)
+        prediction_id = self._recorder.answered(running, inputs, ran.result, rows, ran.queued_s)
+        return Answer(loaded, arm, prediction_id, ran.result, rows, ran.queued_s, ran.run_s)
 
-    def _resolve(self, call: InferCall) -> tuple[Tensors, int, LoadedVersion, Arm]:
+    def _resolve(self, call: InferCall, now: float) -> tuple[Columns, int, LoadedVersion, Arm]:
         """Decode, and choose the explicit version or the split's."""
         served = self.repository.model(call.model)
-        if call.deadline is not None and time.monotonic() >= call.deadline:
+        if call.deadline is not None and now >= call.deadline:
             raise DeadlineExceededError("the deadline passed before the model ran")
         if call.version is not None:
             loaded = served.pinned(call.version)
-            return *call.decode(loaded.bundle.manifest.signature), loaded, Arm.PINNED
-        signature = served.stable.bundle.manifest.signature
-        inputs, rows = call.decode(signature)
+            return *call.decode(loaded), loaded, Arm.PINNED
+        stable = served.stable
+        inputs, rows = call.decode(stable)
         if served.candidate is None:
-            return inputs, rows, served.stable, Arm.STABLE
-        loaded, arm = served.route(self._routing_key(call, signature, inputs))
-        if loaded is not served.stable and loaded.bundle.manifest.signature != signature:
-            inputs, rows = call.decode(loaded.bundle.manifest.signature)
+            return inputs, rows, stable, Arm.STABLE
+        loaded, arm = served.route(self._routing_key(call, stable.signature, inputs))
+        if loaded.signature is not stable.signature:
+            inputs, rows = call.decode(loaded)
         return inputs, rows, loaded, arm
 
-    def _routing_key(self, call: InferCall, signature: Signature, inputs: Tensors) -> bytes:
+    def _routing_key(self, call: InferCall, signature: Signature, inputs: Columns) -> bytes:
         if call.routing_key is not None:
             return call.routing_key
         if signature.key_input is not None:
-            return first_key(inputs, signature.key_input)
+            return first_key(inputs[signature.key_input])
         return self._recorder.token().encode()
 
-    async def recommend(self, call: RecommendCall) -> RecommendAnswer:
-        """The best items for a user.
+    async def recommend(self, call: RecommendCall) -> list[RecommendAnswer]:
+        """The best items for each user, in the order of the call.
 
         Raises:
             RequestError: One of its kinds; the message is for the caller.
         """
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
-            loaded, arm = self._resolve_recommend(call)
+            parties = parties_of(call, self.model_for("rating", call.model), self.settings, started)
         except RequestError as error:
             self._refused(error, call.model or "unknown", call.protocol)
             raise
-        assert loaded.recommender is not None  # noqa: S101 (checked above; for the type checker)
-        running = Running(loaded, arm, call.protocol, "recommend", started)
-        try:
-            recommendation = loaded.recommender.recommend(call.user, call.k, call.exclude)
-            _refuse_non_finite({"score": recommendation.scores}, loaded)
-        except Exception as error:
-            fault = _fault(error, loaded)
-            self._recorder.failed(running, fault, {}, 1)
-            raise fault from error
-        inputs, outputs = _as_rows(loaded, call.user, recommendation)
-        # An empty list is a row too, without item and score: the canary judge must see it.
-        prediction_id = self._recorder.answered(running, inputs, outputs, max(1, len(recommendation.items)))
-        return RecommendAnswer(loaded, arm, prediction_id, recommendation)
-
-    def _resolve_recommend(self, call: RecommendCall) -> tuple[LoadedVersion, Arm]:
-        if not 1 <= call.k <= self.settings.max_top_k:
-            raise InvalidRequestError(f"k must be between 1 and {self.settings.max_top_k}, got {call.k}")
-        served = self.model_for("rating", call.model)
-        if call.version is None:
-            loaded, arm = served.route(key_of(call.user))
-        else:
-            loaded, arm = served.pinned(call.version), Arm.PINNED
-        if loaded.recommender is None:
-            raise NotFoundError(f"{loaded.label} cannot recommend: its bundle has no items")
-        loaded.recommender.check_types(call.user, call.exclude)
-        return loaded, arm
+        return await answered(call, parties, self._recorder, started)
 
     def model_for(self, task: Task, name: str | None) -> ServedModel:
         """The model of a task: the one named, or the only one there is.
@@ -241,29 +206,3 @@ class InferenceService:
     def _refused(self, error: RequestError, model: str, protocol: str) -> None:
         known = any(served.rollout.model == model for served in self.repository.models())
         self._recorder.refused(code_of(error), model=model if known else "unknown", protocol=protocol)
-
-
-def _fault(error: Exception, loaded: LoadedVersion) -> RequestError:
-    """A version's failure as the caller and the canary judge see it: a crash of any kind counts against the version."""
-    if isinstance(error, RequestError):
-        return error
-    _log.exception("model.crashed", model=loaded.name, version=loaded.version, exc_info=error)
-    return ModelFaultError(f"{loaded.label} failed on this request; the server's log says why")
-
-
-def _refuse_non_finite(outputs: Tensors, loaded: LoadedVersion) -> None:
-    for name, values in outputs.items():
-        if not np.isfinite(values).all():
-            raise NotFiniteError(f"{loaded.label} answered {name!r} with something that is not a number")
-
-
-def _as_rows(loaded: LoadedVersion, user: int | str, recommendation: Recommendation) -> tuple[Tensors, Tensors]:
-    """A recommendation as rows of the scoring signature: one for each item, in rank order."""
-    signature = loaded.bundle.manifest.signature
-    inputs: dict[str, NDArray[Any]] = {}
-    if not recommendation.items:
-        return {}, {}
-    for spec in signature.inputs:
-        values = [user] * len(recommendation.items) if spec.name == signature.key_input else recommendation.items
-        inputs[spec.name] = np.array(values, dtype=NUMPY_TYPES[spec.datatype])
-    return inputs, {signature.outputs[0].name: recommendation.scores}

@@ -1,13 +1,13 @@
 """ModelInfer's messages to a call, and an answer to its message."""
 
+import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftwheel.contracts import Datatype, InputSpec, Signature
+from driftwheel.contracts import Datatype, InputSpec
 from driftwheel.errors import InvalidRequestError
-from driftwheel.preprocessing import Tensors
 from serving._proto import open_inference_pb2 as pb
 from serving.checking import (
     check_datatype,
@@ -17,31 +17,81 @@ from serving.checking import (
     check_same_rows,
     check_shape,
 )
-from serving.codec import from_raw, key_of
-from serving.service import Answer, InferCall
+from serving.codec import Column, Columns, from_raw, key_of
+from serving.engine import LoadedVersion
+from serving.service import Answer, InferCall, InferenceService, OnDisconnect
+from serving.transports.grpc_calls import PROTOCOL, CallContext, parsed
+from serving.transports.oip_forms import KnownForms
+from serving.transports.oip_response import response_template
 from serving.versions import parse_version
 
 _CONTENTS: dict[Datatype, str] = {"INT64": "int64_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 
 
-def infer_call(request: pb.ModelInferRequest, deadline: float | None, max_rows: int) -> InferCall:
-    """The call that a message asks for; its tensors are decoded once a signature is known."""
+class ModelInfer:
+    """Answers ModelInfer: a message in, a message out."""
 
-    def decode(signature: Signature) -> tuple[Tensors, int]:
-        return decode_inputs(request, signature, max_rows)
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+        self._forms = KnownForms()
 
+    async def __call__(self, message: bytes, ctx: CallContext) -> bytes:
+        """Answer one message.
+
+        Raises:
+            RequestError: One of its kinds.
+        """
+        known = self._forms.match(message)
+        if known is None:
+            return await self._parse_and_infer(message, ctx)
+        form, columns = known
+        decode = form.decoder(columns, lambda loaded: decode_inputs(parsed(pb.ModelInferRequest, message), loaded))
+        call = InferCall(form.model, decode, PROTOCOL, form.version, None, ctx.deadline, ctx.on_disconnect)
+        return infer_response(await self._service.infer(call))
+
+    async def _parse_and_infer(self, message: bytes, ctx: CallContext) -> bytes:
+        request = parsed(pb.ModelInferRequest, message)
+        answer = await self._service.infer(infer_call(request, ctx.deadline, ctx.on_disconnect))
+        self._forms.learn(message, request, answer.version.signature, answer.rows)
+        return infer_response(answer, request.id, tuple(output.name for output in request.outputs))
+
+
+def infer_call(
+    request: pb.ModelInferRequest, deadline: float | None, on_disconnect: OnDisconnect | None = None
+) -> InferCall:
+    """The call that a message asks for; its tensors are decoded once a version is known."""
     return InferCall(
         model=request.model_name,
-        decode=decode,
-        protocol="grpc",
+        decode=lambda loaded: decode_inputs(request, loaded),
+        protocol=PROTOCOL,
         version=parse_version(request.model_version) if request.model_version else None,
-        routing_key=_routing_key(request),
-        deadline=deadline,
+        routing_key=_routing_key(request) if request.parameters else None,
+        deadline=_earlier(deadline, _timeout_us(request)) if request.parameters else deadline,
+        on_disconnect=on_disconnect,
     )
 
 
+def _timeout_us(request: pb.ModelInferRequest) -> int | None:
+    """The parameter ``timeout``, in microseconds as Triton has it."""
+    if "timeout" not in request.parameters:
+        return None
+    parameter = request.parameters["timeout"]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind in ("int64_param", "uint64_param") else -1
+    if value < 0:
+        raise InvalidRequestError("parameter 'timeout' must be a whole number of microseconds, 0 or more")
+    return value
+
+
+def _earlier(deadline: float | None, timeout_us: int | None) -> float | None:
+    if timeout_us is None:
+        return deadline
+    asked = time.monotonic() + timeout_us / 1e6
+    return asked if deadline is None else min(deadline, asked)
+
+
 def _routing_key(request: pb.ModelInferRequest) -> bytes | None:
-    if not request.parameters or "routing_key" not in request.parameters:
+    if "routing_key" not in request.parameters:
         return None
     parameter = request.parameters["routing_key"]
     kind = parameter.WhichOneof("parameter_choice")
@@ -50,13 +100,14 @@ def _routing_key(request: pb.ModelInferRequest) -> bytes | None:
     return key_of(getattr(parameter, kind))
 
 
-def decode_inputs(request: pb.ModelInferRequest, signature: Signature, max_rows: int) -> tuple[Tensors, int]:
-    """Arrays ``[rows]`` by input name, from raw or typed contents.
+def decode_inputs(request: pb.ModelInferRequest, loaded: LoadedVersion) -> tuple[Columns, int]:
+    """Columns ``[rows]`` by input name, from raw or typed contents.
 
     Raises:
-        InvalidRequestError: The message does not fit the signature.
-        TooLargeError: It has more than ``max_rows`` rows.
+        InvalidRequestError: The message does not fit the version's signature.
+        TooLargeError: It has more rows than one request may have.
     """
+    signature, max_rows = loaded.signature, loaded.limits.max_rows_per_request
     by_name = {tensor.name: (position, tensor) for position, tensor in enumerate(request.inputs)}
     check_input_names(signature, [tensor.name for tensor in request.inputs])
     check_output_names(signature, [output.name for output in request.outputs])
@@ -65,14 +116,15 @@ def decode_inputs(request: pb.ModelInferRequest, signature: Signature, max_rows:
         raise InvalidRequestError(
             f"raw_input_contents must hold all {len(request.inputs)} inputs or none, got {len(raw)}"
         )
-    tensors: dict[str, NDArray[Any]] = {}
+    columns: dict[str, Column] = {}
+    counts: dict[str, int] = {}
     for spec in signature.inputs:
         position, tensor = by_name[spec.name]
         check_datatype(spec, tensor.datatype)
-        rows = check_shape(spec, tensor.shape, max_rows=max_rows)
-        tensors[spec.name] = from_raw(spec, rows, raw[position]) if raw else _typed(spec, rows, tensor.contents)
-        check_finite(spec, tensors[spec.name])
-    return tensors, check_same_rows(tensors)
+        counts[spec.name] = rows = check_shape(spec, tensor.shape, max_rows=max_rows)
+        columns[spec.name] = from_raw(spec, rows, raw[position]) if raw else _typed(spec, rows, tensor.contents)
+        check_finite(spec, columns[spec.name])
+    return columns, check_same_rows(counts)
 
 
 def _typed(spec: InputSpec, rows: int, contents: pb.InferTensorContents) -> NDArray[Any]:
@@ -90,18 +142,12 @@ def _typed(spec: InputSpec, rows: int, contents: pb.InferTensorContents) -> NDAr
     return np.array(values, dtype=np.int64 if spec.datatype == "INT64" else np.float32)
 
 
-def infer_response(request: pb.ModelInferRequest, answer: Answer) -> pb.ModelInferResponse:
-    """The message for an answer; raw contents, as every client of the protocol reads."""
-    manifest = answer.version.bundle.manifest
-    wanted = [output.name for output in request.outputs] or [spec.name for spec in manifest.signature.outputs]
-    response = pb.ModelInferResponse(
-        model_name=manifest.name,
-        model_version=str(manifest.version),
-        id=request.id or answer.prediction_id,
-    )
-    response.parameters["prediction_id"].string_param = answer.prediction_id
-    response.parameters["arm"].string_param = answer.arm
-    for name in wanted:
-        response.outputs.add(name=name, datatype="FP32", shape=[answer.rows])
-        response.raw_output_contents.append(answer.outputs[name].tobytes())
-    return response
+def infer_response(answer: Answer, request_id: str = "", wanted: tuple[str, ...] = ()) -> bytes:
+    """The serialized message for an answer; raw contents, as every client of the protocol reads.
+
+    Args:
+        wanted: The outputs that were asked for; none: all.
+    """
+    loaded = answer.version
+    template = response_template(loaded.name, loaded.version, answer.arm, wanted or loaded.output_names)
+    return template.render(request_id, answer.prediction_id, answer.rows, answer.outputs)

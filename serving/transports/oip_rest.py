@@ -1,66 +1,72 @@
-"""The Open Inference Protocol over REST, with JSON tensors."""
-
-import time
-from typing import Any
+"""The Open Inference Protocol over REST: what runs here, whether it is ready, and infer."""
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from driftwheel.contracts import Signature
-from driftwheel.errors import InvalidRequestError, UnavailableError
-from driftwheel.preprocessing import Tensors
-from serving.about import PLATFORM, PROTOCOL_EXTENSIONS, SERVER_NAME, server_version
-from serving.checking import (
-    check_datatype,
-    check_finite,
-    check_input_names,
-    check_output_names,
-    check_same_rows,
-    check_shape,
-)
-from serving.codec import from_list, key_of
-from serving.service import Answer, InferCall, InferenceService
-from serving.transports.http import PROTOCOL, Request, Response, Route, json_response
+from driftwheel.contracts import InputSpec, OutputSpec
+from driftwheel.errors import UnavailableError
+from serving.about import PROTOCOL_EXTENSIONS, SERVER_NAME, server_version
+from serving.access import Role
+from serving.service import InferCall, InferenceService
+from serving.transports.http import PROTOCOL, Doc, Request, Response, Route, json_response
+from serving.transports.oip_json import InferAnswerJson, InferBody, InferJson
 from serving.versions import parse_version
 
+TAG = "Open Inference Protocol"
+HEALTH_TAG = "Health and metrics"
 
-class TensorJson(msgspec.Struct):
-    """An input tensor."""
+INFER_EXAMPLE = {
+    "inputs": [
+        {"name": "user_id", "datatype": "INT64", "shape": [2], "data": [15, 15]},
+        {"name": "item_id", "datatype": "INT64", "shape": [2], "data": [318, 296]},
+    ],
+    "parameters": {"timeout": 50000},
+}
+
+
+class ServerJson(msgspec.Struct):
+    """What runs here."""
 
     name: str
-    shape: list[int]
+    version: str
+    extensions: list[str]
+
+
+class LiveJson(msgspec.Struct):
+    """The server runs."""
+
+    live: bool
+
+
+class ReadyJson(msgspec.Struct):
+    """Whether a load balancer should send traffic here."""
+
+    ready: bool
+
+
+class ModelReadyJson(msgspec.Struct, omit_defaults=True):
+    """Whether a model can answer."""
+
+    name: str
+    ready: bool
+    error: str = ""
+
+
+class TensorMetadataJson(msgspec.Struct):
+    """A tensor of the public signature; -1 is any number of rows."""
+
+    name: str
     datatype: str
-    data: list[Any]
-    parameters: dict[str, Any] = {}
+    shape: list[int]
 
 
-class OutputJson(msgspec.Struct):
-    """A requested output."""
+class ModelJson(msgspec.Struct):
+    """A model's signature and its loaded versions."""
 
     name: str
-    parameters: dict[str, Any] = {}
-
-
-class InferJson(msgspec.Struct):
-    """The body of an infer request."""
-
-    inputs: list[TensorJson]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[OutputJson] = []
-
-
-def decode_json(body: bytes, kind: type[Any]) -> Any:
-    """Parse a JSON body.
-
-    Raises:
-        InvalidRequestError: It is not JSON, or not of that shape; the message names the field.
-    """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"the body cannot be used: {error}") from None
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadataJson]
+    outputs: list[TensorMetadataJson]
 
 
 class OipRest:
@@ -71,45 +77,75 @@ class OipRest:
 
     def routes(self) -> list[Route]:
         """Every path of the protocol that is served."""
+        return [*self._health(), *self._metadata(), *self._inference()]
+
+    def _health(self) -> list[Route]:
+        live = Doc(summary="Whether the server runs", tag=HEALTH_TAG, answer=LiveJson)
+        ready = Doc(
+            summary="Whether every model that a rollout names can answer, and no drain is on",
+            tag=HEALTH_TAG,
+            answer=ReadyJson,
+            statuses=(503,),
+        )
         return [
-            Route("GET", "/v2", self._server),
-            Route("GET", "/v2/health/live", self._live),
-            Route("GET", "/v2/health/ready", self._ready),
-            Route("GET", "/v2/models/{}", self._model),
-            Route("GET", "/v2/models/{}/versions/{}", self._model),
-            Route("GET", "/v2/models/{}/ready", self._model_ready),
-            Route("GET", "/v2/models/{}/versions/{}/ready", self._model_ready),
-            Route("POST", "/v2/models/{}/infer", self._infer),
-            Route("POST", "/v2/models/{}/versions/{}/infer", self._infer),
-            Route("POST", "/v2/repository/index", self._index),
+            Route("GET", "/v2/health/live", self._live, role=None, doc=live),
+            Route("GET", "/v2/health/ready", self._ready, role=None, doc=ready),
+        ]
+
+    def _metadata(self) -> list[Route]:
+        server = Doc(summary="The server's name, version and extensions", tag=TAG, answer=ServerJson)
+        model = Doc(summary="A model's inputs, outputs and loaded versions", tag=TAG, answer=ModelJson, statuses=(503,))
+        ready = Doc(summary="Whether a model can answer", tag=TAG, answer=ModelReadyJson, statuses=(503,))
+        one, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+        return [
+            Route("GET", "/v2", self._server, role=Role.INFER, doc=server),
+            Route("GET", one, self._model, role=Role.INFER, doc=model),
+            Route("GET", versioned, self._model, role=Role.INFER, doc=model),
+            Route("GET", f"{one}/ready", self._model_ready, role=None, doc=ready),
+            Route("GET", f"{versioned}/ready", self._model_ready, role=None, doc=ready),
+        ]
+
+    def _inference(self) -> list[Route]:
+        doc = Doc(
+            summary="Score rows",
+            tag=TAG,
+            body=InferJson,
+            answer=InferAnswerJson,
+            example=INFER_EXAMPLE,
+            statuses=(429, 500, 503, 504),
+            binary=True,
+        )
+        return [
+            Route("POST", "/v2/models/{model}/infer", self._infer, role=Role.INFER, doc=doc),
+            Route("POST", "/v2/models/{model}/versions/{version}/infer", self._infer, role=Role.INFER, doc=doc),
         ]
 
     async def _server(self, request: Request) -> Response:
         del request
-        return json_response({"name": SERVER_NAME, "version": server_version(), "extensions": PROTOCOL_EXTENSIONS})
+        return json_response(ServerJson(SERVER_NAME, server_version(), list(PROTOCOL_EXTENSIONS)))
 
     async def _live(self, request: Request) -> Response:
         del request
-        return json_response({"live": True})
+        return json_response(LiveJson(live=True))
 
     async def _ready(self, request: Request) -> Response:
         del request
         ready = self._service.ready
-        return json_response({"ready": ready}, status=200 if ready else 503)
+        return json_response(ReadyJson(ready), status=200 if ready else 503)
 
     async def _model(self, request: Request) -> Response:
         name, *version = request.parts
         served = self._service.repository.model(name)
         loaded = served.pinned(parse_version(version[0])) if version else served.stable
-        signature = loaded.bundle.manifest.signature
+        signature = loaded.signature
         return json_response(
-            {
-                "name": name,
-                "versions": [str(one) for one in sorted(served.versions)],
-                "platform": PLATFORM,
-                "inputs": [{"name": s.name, "datatype": s.datatype, "shape": [-1]} for s in signature.inputs],
-                "outputs": [{"name": s.name, "datatype": s.datatype, "shape": [-1]} for s in signature.outputs],
-            }
+            ModelJson(
+                name=name,
+                versions=[str(one) for one in sorted(served.versions)],
+                platform=loaded.backend.platform,
+                inputs=[_tensor(spec) for spec in signature.inputs],
+                outputs=[_tensor(spec) for spec in signature.outputs],
+            )
         )
 
     async def _model_ready(self, request: Request) -> Response:
@@ -119,90 +155,24 @@ class OipRest:
             if version:
                 served.pinned(parse_version(version[0]))
         except UnavailableError as error:
-            return json_response({"ready": False, "error": error.message}, status=503)
-        return json_response({"ready": True, "name": name})
-
-    async def _index(self, request: Request) -> Response:
-        wanted = decode_json(request.body or b"{}", dict[str, Any])
-        only_ready = wanted.get("ready") is True
-        entries = [entry for entry in self._service.repository.index() if entry.state == "READY" or not only_ready]
-        return json_response(
-            [
-                {"name": entry.name, "version": str(entry.version), "state": entry.state, "reason": entry.reason}
-                for entry in entries
-            ]
-        )
+            return json_response(ModelReadyJson(name, ready=False, error=error.message), status=503)
+        return json_response(ModelReadyJson(name, ready=True))
 
     async def _infer(self, request: Request) -> Response:
         name, *version = request.parts
-        body: InferJson = decode_json(request.body, InferJson)
-        max_rows = self._service.settings.max_rows_per_request
+        body = InferBody(request)
         call = InferCall(
             model=name,
-            decode=lambda signature: decode_inputs(body, signature, max_rows),
+            decode=body.decode,
             protocol=PROTOCOL,
             version=parse_version(version[0]) if version else None,
-            routing_key=_routing_key(body),
-            deadline=_deadline(body, time.monotonic()),
+            routing_key=body.routing_key,
+            deadline=body.deadline,
+            on_disconnect=request.on_disconnect,
         )
-        return json_response(infer_json(body, await self._service.infer(call)))
+        request.taken = True
+        return body.response(await self._service.infer(call))
 
 
-def _routing_key(body: InferJson) -> bytes | None:
-    key = body.parameters.get("routing_key")
-    if key is None:
-        return None
-    if not isinstance(key, (str, int)) or isinstance(key, bool):
-        raise InvalidRequestError(f"parameter 'routing_key' must be a string or a whole number, got {key!r}")
-    return key_of(key)
-
-
-def _deadline(body: InferJson, now: float) -> float | None:
-    """From the ``timeout`` parameter, in microseconds as Triton has it."""
-    timeout_us = body.parameters.get("timeout")
-    if timeout_us is None:
-        return None
-    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or not 0 <= timeout_us < 2**63:
-        raise InvalidRequestError(f"parameter 'timeout' must be a whole number of microseconds, got {timeout_us!r}")
-    return now + timeout_us / 1e6
-
-
-def decode_inputs(body: InferJson, signature: Signature, max_rows: int) -> tuple[Tensors, int]:
-    """Arrays ``[rows]`` by input name.
-
-    Raises:
-        InvalidRequestError: The body does not fit the signature.
-        TooLargeError: It has more than ``max_rows`` rows.
-    """
-    by_name = {tensor.name: tensor for tensor in body.inputs}
-    check_input_names(signature, [tensor.name for tensor in body.inputs])
-    check_output_names(signature, [output.name for output in body.outputs])
-    tensors: dict[str, NDArray[Any]] = {}
-    for spec in signature.inputs:
-        tensor = by_name[spec.name]
-        check_datatype(spec, tensor.datatype)
-        rows = check_shape(spec, tensor.shape, max_rows=max_rows)
-        tensors[spec.name] = from_list(spec, rows, tensor.data)
-        check_finite(spec, tensors[spec.name])
-    return tensors, check_same_rows(tensors)
-
-
-def infer_json(body: InferJson, answer: Answer) -> dict[str, Any]:
-    """The body of an infer response."""
-    manifest = answer.version.bundle.manifest
-    wanted = [output.name for output in body.outputs] or [spec.name for spec in manifest.signature.outputs]
-    return {
-        "model_name": manifest.name,
-        "model_version": str(manifest.version),
-        "id": body.id or answer.prediction_id,
-        "parameters": {"prediction_id": answer.prediction_id, "arm": answer.arm},
-        "outputs": [
-            {
-                "name": name,
-                "datatype": "FP32",
-                "shape": [answer.rows],
-                "data": np.asarray(answer.outputs[name], dtype=np.float64).tolist(),
-            }
-            for name in wanted
-        ],
-    }
+def _tensor(spec: InputSpec | OutputSpec) -> TensorMetadataJson:
+    return TensorMetadataJson(spec.name, spec.datatype, [-1])

@@ -3,29 +3,20 @@
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from driftwheel.contracts import InputSpec, Signature
+from driftwheel.contracts import Arm
 from driftwheel.errors import InvalidRequestError, TooLargeError
-from driftwheel.preprocessing import Tensors
-from serving.checking import check_finite
-from serving.codec import from_list, key_of
-from serving.service import InferCall, InferenceService, RecommendAnswer, RecommendCall
-from serving.transports.http import PROTOCOL, Request, Response, Route, json_response
-from serving.transports.oip_rest import decode_json
+from serving.access import Role
+from serving.codec import key_of
+from serving.service import InferCall, InferenceService
+from serving.transports.http import PROTOCOL, Doc, Request, Response, Route, json_response
+from serving.transports.json_bodies import json_of
+from serving.transports.json_rows import columns_of
+from serving.transports.recommend_json import RecommendAnswerJson, RecommendJson, recommend_call, recommend_json
 
 Id = int | str
 
-
-class RecommendJson(msgspec.Struct, forbid_unknown_fields=True):
-    """Ask for the best items for a user."""
-
-    user_id: Id
-    k: int = 10
-    exclude: list[Id] = []
-    model: str | None = None
-    version: int | None = None
+TAG = "Typed JSON"
 
 
 class ChurnJson(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,6 +43,58 @@ class FeedbackJson(msgspec.Struct, forbid_unknown_fields=True):
     feedback: list[LabelJson]
 
 
+class ChurnRowJson(msgspec.Struct):
+    """How likely one customer is to leave; ``row`` is what feedback about it names."""
+
+    row: int
+    churn_probability: float
+
+
+class ChurnAnswerJson(msgspec.Struct):
+    """A probability for each customer, in the order of the request, and what answered."""
+
+    model: str
+    version: int
+    arm: Arm
+    prediction_id: str
+    predictions: list[ChurnRowJson]
+
+
+class AcceptedJson(msgspec.Struct):
+    """How many labels are on disk."""
+
+    accepted: int
+
+
+RECOMMEND_DOC = Doc(
+    summary="The best items for one user, or for each of many",
+    tag=TAG,
+    body=RecommendJson,
+    example={"user_id": 15, "k": 3, "exclude": [318], "ratings": [{"item_id": 50, "rating": 5}]},
+    answer=RecommendAnswerJson,
+    statuses=(404, 429, 500, 503, 504),
+)
+CHURN_DOC = Doc(
+    summary="How likely customers are to leave",
+    tag=TAG,
+    body=ChurnJson,
+    example={
+        "customers": [{"contract": "Month-to-month", "tenure": 2}],
+        "customer_ids": ["A-1"],
+    },
+    answer=ChurnAnswerJson,
+    statuses=(404, 429, 500, 503, 504),
+)
+FEEDBACK_DOC = Doc(
+    summary="What really happened: on disk when it answers",
+    tag=TAG,
+    body=FeedbackJson,
+    example={"feedback": [{"prediction_id": "mf.1.5f3c0d9a1b2c0", "row": 0, "label": 4.5}]},
+    answer=AcceptedJson,
+    statuses=(404, 503),
+)
+
+
 class Typed:
     """The handlers."""
 
@@ -61,100 +104,55 @@ class Typed:
     def routes(self) -> list[Route]:
         """Every typed path."""
         return [
-            Route("POST", "/v1/recommend", self._recommend),
-            Route("POST", "/v1/churn", self._churn),
-            Route("POST", "/v1/feedback", self._feedback),
+            Route("POST", "/v1/recommend", self._recommend, role=Role.INFER, doc=RECOMMEND_DOC),
+            Route("POST", "/v1/churn", self._churn, role=Role.INFER, doc=CHURN_DOC),
+            Route("POST", "/v1/feedback", self._feedback, role=Role.FEEDBACK, doc=FEEDBACK_DOC),
         ]
 
     async def _recommend(self, request: Request) -> Response:
-        body: RecommendJson = decode_json(request.body, RecommendJson)
-        call = RecommendCall(
-            user=body.user_id,
-            k=body.k,
-            protocol=PROTOCOL,
-            exclude=body.exclude,
-            model=body.model,
-            version=body.version,
-        )
-        return json_response(_recommend_json(body, await self._service.recommend(call)))
+        call = recommend_call(json_of(request, RecommendJson), request, PROTOCOL)
+        request.taken = True
+        return json_response(recommend_json(call, await self._service.recommend(call)))
 
     async def _churn(self, request: Request) -> Response:
-        body: ChurnJson = decode_json(request.body, ChurnJson)
+        body: ChurnJson = json_of(request, ChurnJson)
+        _check_ids(body)
         served = self._service.model_for("churn", body.model)
-        max_rows = self._service.settings.max_rows_per_request
         call = InferCall(
             model=served.rollout.model,
-            decode=lambda signature: decode_customers(body.customers, signature, max_rows),
+            decode=lambda loaded: columns_of(
+                body.customers, loaded.signature, loaded.limits.max_rows_per_request, called="customers"
+            ),
             protocol=PROTOCOL,
             version=body.version,
             routing_key=key_of(body.customer_ids[0]) if body.customer_ids else None,
+            deadline=request.deadline(),
+            on_disconnect=request.on_disconnect,
         )
+        request.taken = True
         answer = await self._service.infer(call)
         (probabilities,) = answer.outputs.values()
-        return json_response(
-            {
-                "model": answer.version.name,
-                "version": answer.version.version,
-                "arm": answer.arm,
-                "prediction_id": answer.prediction_id,
-                "predictions": [{"row": r, "churn_probability": float(p)} for r, p in enumerate(probabilities)],
-            }
-        )
+        rows = [ChurnRowJson(row, float(probability)) for row, probability in enumerate(probabilities)]
+        version = answer.version
+        return json_response(ChurnAnswerJson(version.name, version.version, answer.arm, answer.prediction_id, rows))
 
     async def _feedback(self, request: Request) -> Response:
-        body: FeedbackJson = decode_json(request.body, FeedbackJson)
+        body: FeedbackJson = json_of(request, FeedbackJson)
         items = body.feedback
         max_rows = self._service.settings.max_rows_per_request
         if len(items) > max_rows:
             raise TooLargeError(f"feedback has {len(items)} labels; one request may have at most {max_rows}")
         accepted = await self._service.feedback([(item.prediction_id, item.row, item.label) for item in items])
-        return json_response({"accepted": accepted})
+        return json_response(AcceptedJson(accepted))
 
 
-def _recommend_json(body: RecommendJson, answer: RecommendAnswer) -> dict[str, Any]:
-    recommendation = answer.recommendation
-    ranked = zip(recommendation.items, recommendation.titles, recommendation.scores, strict=True)
-    return {
-        "model": answer.version.name,
-        "version": answer.version.version,
-        "arm": answer.arm,
-        "prediction_id": answer.prediction_id,
-        "user_id": body.user_id,
-        "source": recommendation.source,
-        "items": [
-            {"row": row, "item_id": item, "title": title, "score": float(score)}
-            for row, (item, title, score) in enumerate(ranked)
-        ],
-    }
-
-
-def decode_customers(customers: list[dict[str, Any]], signature: Signature, max_rows: int) -> tuple[Tensors, int]:
-    """Arrays ``[rows]`` by feature from one dictionary for each customer; what is absent is missing.
+def _check_ids(body: ChurnJson) -> None:
+    """Refuse ids that are not one for each customer.
 
     Raises:
-        InvalidRequestError: A feature is unknown or of the wrong type; the message names the customer.
-        TooLargeError: There are more than ``max_rows`` customers.
+        InvalidRequestError: There are more or fewer.
     """
-    if not customers:
-        raise InvalidRequestError("customers must hold at least one customer")
-    if len(customers) > max_rows:
-        raise TooLargeError(f"customers has {len(customers)} entries; one request may have at most {max_rows}")
-    names = {spec.name for spec in signature.inputs}
-    for position, customer in enumerate(customers):
-        if unknown := sorted(customer.keys() - names):
-            raise InvalidRequestError(
-                f"customers[{position}] has the unknown feature {unknown[0]!r}; the model takes {', '.join(sorted(names))}"
-            )
-    tensors: dict[str, NDArray[Any]] = {}
-    for spec in signature.inputs:
-        values = [customer.get(spec.name) for customer in customers]
-        tensors[spec.name] = from_list(spec, len(values), _missing_ids(spec, values))
-        check_finite(spec, tensors[spec.name])
-    return tensors, len(customers)
-
-
-def _missing_ids(spec: InputSpec, values: list[Any]) -> list[Any]:
-    """A whole number has no missing value of its own; the smallest one is in no vocabulary."""
-    if spec.datatype != "INT64":
-        return values
-    return [int(np.iinfo(np.int64).min) if value is None else value for value in values]
+    if body.customer_ids and len(body.customer_ids) != len(body.customers):
+        raise InvalidRequestError(
+            f"customer_ids must name each of the {len(body.customers)} customers, or none; got {len(body.customer_ids)}"
+        )

@@ -1,0 +1,1 @@
+"""Recommend: the best items of the whole catalogue for a user, exactly."""

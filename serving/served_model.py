@@ -1,0 +1,57 @@
+"""The snapshot of one model that requests are answered from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from driftwheel.contracts import Arm
+from driftwheel.errors import NotFoundError
+from driftwheel.rollout import Rollout
+from serving.engine import LoadedVersion
+from serving.split import Split
+from serving.wishes import NOTHING, Wish
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model, as it serves right now."""
+
+    rollout: Rollout
+    split: Split
+    stable: LoadedVersion
+    candidate: LoadedVersion | None
+    extras: tuple[LoadedVersion, ...] = ()
+    """Loaded beside what the rollout names; calls that pin them are answered, no others."""
+    wish: Wish = NOTHING
+    versions: Mapping[int, LoadedVersion] = field(init=False)
+
+    def __post_init__(self) -> None:
+        loaded = [*self.extras, self.stable, *([self.candidate] if self.candidate else [])]
+        object.__setattr__(self, "versions", {one.version: one for one in loaded})
+
+    def pinned(self, version: int) -> LoadedVersion:
+        """The version that the caller asked for.
+
+        Raises:
+            NotFoundError: It is not loaded.
+        """
+        if (loaded := self.versions.get(version)) is None:
+            served = ", ".join(map(str, sorted(self.versions)))
+            raise NotFoundError(f"model {self.rollout.model!r} has no loaded version {version}; loaded: {served}")
+        return loaded
+
+    def route(self, key: bytes) -> tuple[LoadedVersion, Arm]:
+        """The version and arm that answer a routing key."""
+        if self.candidate is None:
+            return self.stable, Arm.STABLE
+        arm = self.split.arm(key)
+        return (self.candidate if arm is Arm.CANDIDATE else self.stable), arm
+
+    def arms(self) -> dict[int, Arm]:
+        """What each loaded version is there for."""
+        roles = {one.version: Arm.PINNED for one in self.extras} | {self.stable.version: Arm.STABLE}
+        return roles | ({self.candidate.version: Arm.CANDIDATE} if self.candidate else {})
+
+
+def named_versions(rollout: Rollout) -> tuple[int, ...]:
+    """The versions that a rollout names, stable first."""
+    return (rollout.stable,) if rollout.candidate is None else (rollout.stable, rollout.candidate)

@@ -1,0 +1,96 @@
+"""What a gRPC service of ours is made of: methods by path, and what each call knows of its caller."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from driftwheel.errors import InvalidRequestError
+from serving.access import Role
+from serving.transports.asgi import Departure, Headers, Receive, find_header
+
+PROTOCOL = "grpc"
+
+M = TypeVar("M", bound=Message)
+
+
+class CallContext:
+    """What a handler may know of its call.
+
+    Args:
+        deadline: When the caller stops waiting, by ``time.monotonic``; None: never.
+        headers: As they came, names in lower case.
+        receive: The call's ASGI ``receive``, once the whole request has been read; None: nobody is seen to leave.
+    """
+
+    # What most calls leave as it is lies in the class: setting it for each would be a good part of what a call costs here.
+    reply_headers: Headers | None = None
+    """More headers for the answer, where a handler sets them."""
+    departure: Departure | None = None
+    """The watch for a client that leaves, where somebody asked for it; ``forget`` it once the call is over."""
+
+    def __init__(self, deadline: float | None, headers: Headers, receive: Receive | None = None) -> None:
+        self.deadline = deadline
+        self.headers = headers
+        self._receive = receive
+
+    def header(self, name: bytes) -> bytes:
+        """The first header of that name (lower case), or nothing."""
+        return find_header(self.headers, name)
+
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called on the event loop if the client leaves before it is answered. Costs nothing to those who
+        do not ask; meant for calls that have to wait. In a stream whose client may still send, does nothing: whoever reads
+        its requests hears of a client that left.
+        """
+        if self._receive is None:
+            return
+        if self.departure is None:
+            self.departure = Departure(self._receive)
+        self.departure.callbacks.append(callback)
+
+    def request_ended(self, receive: Receive) -> None:
+        """The whole request of a stream has been read: from here on ``receive`` tells of nothing but a client that left."""
+        self._receive = receive
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A method of one request and one answer."""
+
+    handler: Callable[[bytes, CallContext], Awaitable[bytes]]
+    """From the request's message to the answer's; raises RequestErrors."""
+    role: Role | None
+    """Who may call it; None: everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A method whose requests, answers, or both are many."""
+
+    handler: Callable[[AsyncIterator[bytes], CallContext], AsyncIterator[bytes]]
+    """From the requests' messages, in order, to the answers'; raises RequestErrors, which end the stream."""
+    role: Role | None
+    """Who may call it; None: everybody."""
+
+
+Method = Unary | Streaming
+
+
+class GrpcService(Protocol):
+    """A service: its methods by full path (``/package.Service/Method``)."""
+
+    def methods(self) -> Mapping[str, Method]: ...
+
+
+def parsed(kind: type[M], message: bytes) -> M:
+    """Parse a message.
+
+    Raises:
+        InvalidRequestError: The bytes are not one.
+    """
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise InvalidRequestError(f"the message is not a {kind.DESCRIPTOR.full_name}: {error}") from None

@@ -1,0 +1,114 @@
+"""ModelInferRequest without parsing one: what a client sends again and again differs only in its raw contents.
+
+Protobuf writes fields in the order of their numbers, so that a request's raw contents come last. All before them (the
+model's name, the inputs' names, datatypes and shapes) is its form. A form that was parsed and answered once is known; when
+it comes again, byte for byte, the raw contents behind it are cut out at places that are known too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from driftwheel.contracts import InputSpec, Signature
+from serving._proto import open_inference_pb2 as pb
+from serving.checking import check_finite
+from serving.codec import NUMPY_TYPES, Columns
+from serving.engine import LoadedVersion
+from serving.transports.oip_response import field
+from serving.versions import parse_version
+
+_RAW_INPUT_CONTENTS = 7 << 3 | 2
+
+_LONGEST_FORM = 2048
+_MOST_FORMS = 1024
+_MOST_LENGTHS = 8
+"""Clients of one model write a few lengths of forms: a name, a handful of numbers of digits."""
+
+Decoded = tuple[Columns, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """A known form, and what it says."""
+
+    model: str
+    version: int | None
+    signature: Signature
+    """That of the version which answered; another one's requests are decoded anew."""
+    rows: int
+    inputs: tuple[tuple[InputSpec, bytes, int], ...]
+    """In the order of the raw contents: the input, the bytes before its content, and the content's size."""
+    size: int
+    """Of the whole message."""
+
+    def columns(self, message: bytes) -> Columns | None:
+        """The raw contents by input; None where what is behind the form is not what it was."""
+        if len(message) != self.size:
+            return None
+        at = self.size - sum(len(head) + size for _, head, size in self.inputs)
+        columns: dict[str, bytes] = {}
+        for spec, head, size in self.inputs:
+            start = at + len(head)
+            if message[at:start] != head:
+                return None
+            at = start + size
+            columns[spec.name] = message[start:at]
+        return columns
+
+    def decoder(
+        self, columns: Columns, parse: Callable[[LoadedVersion], Decoded]
+    ) -> Callable[[LoadedVersion], Decoded]:
+        """For ``InferCall.decode``; ``parse`` is the long way, for a version with another signature."""
+
+        def decode(loaded: LoadedVersion) -> Decoded:
+            if loaded.signature is not self.signature or self.rows > loaded.limits.max_rows_per_request:
+                return parse(loaded)
+            for spec, _, _ in self.inputs:
+                if spec.role == "number":
+                    check_finite(spec, columns[spec.name])
+            return columns, self.rows
+
+        return decode
+
+
+class KnownForms:
+    """The forms that have been answered. Bounded: what a client sends never grows it for good."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, dict[bytes, Form]] = {}
+
+    def match(self, message: bytes) -> tuple[Form, Columns] | None:
+        """The form of a message and its raw contents; None where it is not known."""
+        for length, forms in self._by_length.items():
+            form = forms.get(message[:length])
+            if form is not None and (columns := form.columns(message)) is not None:
+                return form, columns
+        return None
+
+    def learn(self, message: bytes, request: pb.ModelInferRequest, signature: Signature, rows: int) -> None:
+        """Remember the form of a request that has been answered, where it is one of those that come again."""
+        raw, tensors = request.raw_input_contents, request.inputs
+        if not raw or request.id or request.parameters or request.outputs:
+            return
+        contents = b"".join(field(_RAW_INPUT_CONTENTS, content) for content in raw)
+        length = len(message) - len(contents)
+        if not 0 < length <= _LONGEST_FORM or not message.endswith(contents):
+            return
+        by_name = {spec.name: spec for spec in signature.inputs}
+        specs = [by_name[tensor.name] for tensor in tensors]
+        if any(spec.datatype == "BYTES" for spec in specs):
+            return  # its size says nothing about its rows
+        sizes = [rows * NUMPY_TYPES[spec.datatype].itemsize for spec in specs]
+        heads = [field(_RAW_INPUT_CONTENTS, bytes(size))[:-size] for size in sizes]
+        forms = self._by_length.setdefault(length, {})
+        if len(forms) >= _MOST_FORMS:
+            forms.clear()
+        while len(self._by_length) > _MOST_LENGTHS:
+            del self._by_length[next(iter(self._by_length))]
+        forms[message[:length]] = Form(
+            model=request.model_name,
+            version=parse_version(request.model_version) if request.model_version else None,
+            signature=signature,
+            rows=rows,
+            inputs=tuple(zip(specs, heads, sizes, strict=True)),
+            size=len(message),
+        )

@@ -15,7 +15,6 @@ from driftwheel.bundle import (
     GOLDEN,
     ITEMS,
     ONNX_GRAPH,
-    RECOMMEND_GRAPH,
     REFERENCE,
     SEEN,
     TORCHSCRIPT_GRAPH,
@@ -33,8 +32,10 @@ from exporters.golden import edge_batches, golden_arrays
 from exporters.graphs import exported_graph
 from exporters.onnx_graph import write_onnx
 from exporters.parity import prove_graphs, prove_recommend
-from exporters.recommend import write_recommend_graph
+from exporters.recommend import write_factors
 from exporters.torchscript import write_torchscript
+from serving.recommendation.recommender import read_recommender
+from training.config import RatingConfig, config_from
 from training.data.dataset import Dataset, Split, encoded_split, labels, read_split, reference_split
 from training.inference import predict
 from training.job import TrainedModel
@@ -76,7 +77,7 @@ def export(
         )
     model = load_model(trained.folder)
     with published_folder(folder) as target:
-        parity = _write_graphs(target, model, dataset)
+        parity = _write_graphs(target, model, dataset, trained)
         _write_tables(target, model, dataset)
         manifest = Manifest(
             name=name,
@@ -112,7 +113,7 @@ def _record(trained: TrainedModel, dataset: Dataset, run_id: str) -> TrainingRec
     )
 
 
-def _write_graphs(target: Path, model: Model, dataset: Dataset) -> tuple[ParityCase, ...]:
+def _write_graphs(target: Path, model: Model, dataset: Dataset, trained: TrainedModel) -> tuple[ParityCase, ...]:
     """Write every graph with the golden requests, prove them, and return what the proof found."""
     signature, vocabularies = dataset.signature, dataset.read_vocabularies()
     batches = edge_batches(dataset)
@@ -134,17 +135,22 @@ def _write_graphs(target: Path, model: Model, dataset: Dataset) -> tuple[ParityC
     np.savez_compressed(target / GOLDEN, **golden)
     if not isinstance(model, MatrixFactorization):
         return proof.cases
-    return proof.cases + _write_recommend(target, model, dataset)
+    return proof.cases + _write_recommend(target, model, dataset, trained)
 
 
-def _write_recommend(target: Path, model: MatrixFactorization, dataset: Dataset) -> tuple[ParityCase, ...]:
+def _write_recommend(
+    target: Path, model: MatrixFactorization, dataset: Dataset, trained: TrainedModel
+) -> tuple[ParityCase, ...]:
+    config = config_from(dataset.task, trained.config)
+    if not isinstance(config, RatingConfig):
+        raise ExportError(f"{trained.folder} is a matrix factorization that no rating configuration trained")
     offsets, items = seen_items(_all_known_pairs(dataset), model.shape.users)
     np.savez_compressed(target / SEEN, offsets=offsets, items=items)
     shutil.copyfile(dataset.path(ITEMS), target / ITEMS)
-    write_recommend_graph(target / RECOMMEND_GRAPH, model)
-    users = np.unique(np.linspace(0, model.shape.users - 1, _ASKED_USERS).astype(np.int64))
-    seen = [items[offsets[user] : offsets[user + 1]] for user in users]
-    return prove_recommend(model, target / RECOMMEND_GRAPH, users, seen)
+    write_factors(target, model, config)
+    users = np.unique(np.linspace(1, model.shape.users - 1, _ASKED_USERS).astype(np.int64))
+    recommender = read_recommender(target, dataset.read_vocabularies(), threads=1, label="the exported model")
+    return prove_recommend(model, recommender, users)
 
 
 def _all_known_pairs(dataset: Dataset) -> dict[str, NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from driftwheel.errors import ExportError
 from exporters.golden import Tensors
 from exporters.recommend import recommend_in_numpy
 from exporters.torchscript import read_torchscript
+from serving.recommendation.recommender import Recommender
 from training.models.matrix_factorization import MatrixFactorization
 
 TOLERANCE = 1e-5
@@ -62,30 +63,28 @@ def prove_graphs(
 
 
 def prove_recommend(
-    model: MatrixFactorization, path: Path, users: NDArray[np.int64], seen: list[NDArray[np.int64]]
+    model: MatrixFactorization, recommender: Recommender, users: NDArray[np.int64]
 ) -> tuple[ParityCase, ...]:
-    """Compare the top-K graph with a sort in numpy: scores at each rank, and that no excluded item comes back.
+    """Compare the search that serving runs with a sort of the eager model in numpy: the scores at each rank, and that
+    each item's score is the model's own, that no seen or excluded item comes, and none twice.
 
     Args:
-        users: Indices to ask for, the unknown among them.
-        seen: For each of them, the item indices not to recommend.
+        recommender: Reads the tables that were written.
+        users: Indices to ask for.
 
     Raises:
         ExportError: It differs, or recommends what it must not.
     """
-    session = _session(path)
-    everything = np.arange(model.shape.items, dtype=np.int64)[None, :]
-    exclude = np.zeros((len(users), max(map(len, seen))), dtype=np.int64)
-    for row, items in enumerate(seen):
-        exclude[row, : len(items)] = items
+    none = np.empty(0, dtype=np.int64)
+    everything = np.arange(1, model.shape.items, dtype=np.int64)
     questions = (
-        _Question("1 user, 1 item", users[:1], exclude[:1], 1),
-        _Question("seen items excluded, k 10", users, exclude, 10),
-        _Question("nothing excluded, k 100", users, exclude[:, :0], 100),
+        _Question("1 user, 1 item", users[:1], none, 1),
+        _Question("all users, k 10", users, none, 10),
+        _Question("half of the items excluded, k 100", users, everything[::2], 100),
         _Question("everything excluded", users[:1], everything, 5),
-        _Question("more than there is", users[:1], exclude[:1], model.shape.items + 10),
+        _Question("more than there is", users[:1], none, model.shape.items + 10),
     )
-    return tuple(_recommend_case(session, model, question) for question in questions)
+    return tuple(_recommend_case(recommender, model, question) for question in questions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +95,21 @@ class _Question:
     k: int
 
 
-def _recommend_case(session: Any, model: MatrixFactorization, asked: _Question) -> ParityCase:
-    feed = {"user_index": asked.users, "exclude_index": asked.exclude, "k": np.array([asked.k], dtype=np.int64)}
-    index, score = session.run(["item_index", "score"], feed)
-    expected = recommend_in_numpy(model, asked.users, asked.exclude, asked.k)
-    if (np.isnan(expected) != (index == 0)).any() or (np.isnan(score) != (index == 0)).any():
-        raise ExportError(f"recommend-onnx runs out of items elsewhere than it should on {asked.case!r}")
-    for row, excluded in zip(index, asked.exclude, strict=True):
-        recommended = row[row > 0]
-        if np.isin(recommended, excluded).any() or len(np.unique(recommended)) != len(recommended):
-            raise ExportError(f"recommend-onnx recommends an excluded item, or one twice, on {asked.case!r}")
-    return _case("recommend-onnx", asked.case, np.nan_to_num(expected), np.nan_to_num(score))
+@torch.no_grad()
+def _recommend_case(recommender: Recommender, model: MatrixFactorization, asked: _Question) -> ParityCase:
+    worst = 0.0
+    for user in asked.users.tolist():
+        excluded = np.concatenate([asked.exclude, recommender.seen_by(user) + 1])
+        best, expected = recommend_in_numpy(model, user, excluded, asked.k)
+        rows, actual = recommender.ranked(user, asked.exclude - 1, asked.k)
+        if len(rows) != len(best):
+            raise ExportError(f"recommend runs out of items elsewhere than it should on {asked.case!r}")
+        if np.isin(rows + 1, excluded).any() or len(np.unique(rows)) != len(rows):
+            raise ExportError(f"recommend returns an excluded item, or one twice, on {asked.case!r}")
+        own = model(torch.full((len(rows),), user), torch.from_numpy(rows + 1)).numpy()
+        for wanted in (expected, own):
+            worst = max(worst, _case("recommend", asked.case, wanted, actual).max_abs_difference)
+    return ParityCase(format="recommend", case=asked.case, rows=len(asked.users), max_abs_difference=worst)
 
 
 def _case(kind: Any, case: str, expected: NDArray[np.float32], actual: NDArray[np.float32]) -> ParityCase:

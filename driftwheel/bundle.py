@@ -5,7 +5,8 @@
     <models>/<name>/<version>/
       bundle.json         the Manifest; written last, so a folder without it is not a bundle
       model.onnx          the graph; model.ts, the same as TorchScript
-      recommend.onnx      top-K over all items (task "rating")
+      factors/            what recommending takes (task "rating"): users.npy and items.npy, float32 rows of vector and bias
+                          (users by index, the unknown's first; items in index order), and parameters.json
       items.parquet       item_id, title, popularity in index order (task "rating")
       seen.npz            offsets and items: what each user rated in training, as indices (task "rating")
       vocabulary/*.json   ids and categories in index order
@@ -32,7 +33,9 @@ from driftwheel.vocabulary import Vocabulary
 MANIFEST = "bundle.json"
 ONNX_GRAPH = "model.onnx"
 TORCHSCRIPT_GRAPH = "model.ts"
-RECOMMEND_GRAPH = "recommend.onnx"
+USER_FACTORS = "factors/users.npy"
+ITEM_FACTORS = "factors/items.npy"
+FACTOR_PARAMETERS = "factors/parameters.json"
 ITEMS = "items.parquet"
 SEEN = "seen.npz"
 GOLDEN = "golden.npz"

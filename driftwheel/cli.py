@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from driftwheel.commands import canary, data, drift, export, ledger, models, replay, retrain, serve, train, up
+from driftwheel.commands import canary, data, drift, export, ledger, models, replay, retrain, serve, token, train, up
 from driftwheel.errors import (
     BundleError,
     BusyError,
@@ -52,6 +52,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.add_typer(token.app, name="token")
 app.command("replay")(replay.replay)
 app.add_typer(canary.app, name="canary")
 app.add_typer(drift.app, name="drift")

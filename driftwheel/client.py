@@ -1,84 +1,143 @@
-"""A client for a Driftwheel server, over gRPC for answers and HTTP for feedback.
+"""A client for a Driftwheel server, blocking (``Client``) and asynchronous (``AsyncClient``).
 
 Example::
 
     with Client("127.0.0.1:8080") as client:
         answer = client.infer("mf", {"user_id": np.array([15]), "item_id": np.array([318])})
         client.feedback([(answer.prediction_id, 0, 4.5)])
+
+Both have the same methods; what each takes, sends and answers is said once, in ``driftwheel/_client/calls.py``. Here is
+only how the bytes travel.
 """
 
-import http.client
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from functools import cached_property, partial, wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args
 
 import grpc
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+import grpc.aio
 
-from driftwheel.errors import DriftwheelError
-from serving._proto import open_inference_pb2 as pb
-from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from driftwheel._client import calls, recommending
+from driftwheel._client.answers import (
+    ChurnAnswer,
+    ClientAnswer,
+    ModelMetadata,
+    Recommendation,
+    RecommendedItem,
+    ServerMetadata,
+    TensorMetadata,
+    VersionState,
+)
+from driftwheel._client.calls import Call
+from driftwheel._client.connection import Connection, Tls
+from driftwheel._client.errors import (
+    ClientError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    ServerFaultError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+    from_rpc,
+)
+from driftwheel._client.recommending import Question
+from driftwheel._client.retry import Attempts, RetryPolicy
 
-_LENGTH = struct.Struct("<I")
+__all__ = [
+    "AsyncClient",
+    "ChurnAnswer",
+    "Client",
+    "ClientAnswer",
+    "ClientError",
+    "DeadlineExceededError",
+    "InvalidRequestError",
+    "ModelMetadata",
+    "NotFoundError",
+    "OverloadedError",
+    "PendingAnswer",
+    "PermissionDeniedError",
+    "Question",
+    "Recommendation",
+    "RecommendedItem",
+    "RetryPolicy",
+    "ServerFaultError",
+    "ServerMetadata",
+    "TensorMetadata",
+    "Tls",
+    "TooLargeError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "VersionState",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class ClientError(DriftwheelError):
-    """The server could not answer.
-
-    Args:
-        code: gRPC's name for why, for example ``NOT_FOUND``.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class ClientAnswer:
-    """What a model gave, and what answered."""
-
-    version: int
-    arm: str
-    prediction_id: str
-    outputs: dict[str, NDArray[np.float32]]
-
-
-class PendingAnswer:
+class Pending(Generic[T]):
     """A call under way."""
 
-    def __init__(self, future: Any) -> None:
-        self._future = future
+    def __init__(self, finish: Callable[[], T]) -> None:
+        self._finish = finish
 
-    def result(self) -> ClientAnswer:
-        """Wait for the answer.
+    def result(self) -> T:
+        """Wait for the answer, through the attempts that are still to come.
 
         Raises:
             ClientError: The server refused or failed.
         """
-        try:
-            return _answer(self._future.result())
-        except grpc.RpcError as error:
-            raise _client_error(error) from None
+        return self._finish()
 
 
-class Client:
-    """A connection to one server.
+PendingAnswer = Pending[ClientAnswer]
 
-    Args:
-        target: ``host:port``.
-        timeout_s: How long a call may take.
-    """
 
-    def __init__(self, target: str, *, timeout_s: float = 10.0) -> None:
-        self._channel = grpc.insecure_channel(target)
-        self._stub = GRPCInferenceServiceStub(self._channel)
-        self._http = http.client.HTTPConnection(target, timeout=timeout_s)
-        self._timeout_s = timeout_s
+def _as_method(method: Callable[..., Any], build: Callable[..., Any]) -> None:
+    """Give a method the parameters and documentation of the function that builds its call."""
+    signature = inspect.signature(build)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    (answer,) = get_args(signature.return_annotation)
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[own, *signature.parameters.values()], return_annotation=answer
+    )
+
+
+def _blocking(build: Callable[P, Call[T]]) -> "Callable[Concatenate[Client, P], T]":
+    @wraps(build)
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(build(*args, **kwargs))
+
+    _as_method(method, build)
+    return method
+
+
+def _starting(build: Callable[P, Call[T]]) -> "Callable[Concatenate[Client, P], Pending[T]]":
+    @wraps(build)
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
+        return self.start(build(*args, **kwargs))
+
+    _as_method(method, build)
+    return method
+
+
+def _awaitable(build: Callable[P, Call[T]]) -> "Callable[Concatenate[AsyncClient, P], Awaitable[T]]":
+    @wraps(build)
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    _as_method(method, build)
+    return method
+
+
+class Client(Connection):
+    """A connection to one server. Threads may share it. Every method raises ``ClientError``, by its kinds."""
 
     def __enter__(self) -> Self:
         return self
@@ -93,112 +152,111 @@ class Client:
         self._channel.close()
         self._http.close()
 
-    def infer(self, model: str, tensors: Mapping[str, NDArray[Any]], *, version: int | None = None) -> ClientAnswer:
-        """Score rows.
+    @cached_property
+    def _channel(self) -> grpc.Channel:
+        options, compression = self._channel_options, self._compression
+        if self._tls is None:
+            return grpc.insecure_channel(self._target, options, compression)
+        return grpc.secure_channel(self._target, self._tls.credentials(), options, compression)
 
-        Args:
-            tensors: One array ``[rows]`` for each input: int64, float32, or object (text, None where missing).
-            version: None lets the canary split choose.
+    def run(self, call: Call[T]) -> T:
+        """Make a call and wait for its answer."""
+        attempts = self._attempts(call)
+        return self._finish(call, attempts, partial(self._send, call, attempts))
 
-        Raises:
-            ClientError: The server refused or failed.
-        """
-        return self.start_infer(model, tensors, version=version).result()
+    def start(self, call: Call[T]) -> Pending[T]:
+        """Make a gRPC call without waiting for its answer."""
+        attempts = self._attempts(call)
+        method: Any = self._channel.unary_unary(call.path)
+        future = method.future(call.body, timeout=attempts.remaining_s(), metadata=self._metadata())
+        return Pending(lambda: self._finish(call, attempts, future.result))
 
-    def start_infer(
-        self,
-        model: str,
-        tensors: Mapping[str, NDArray[Any]],
-        *,
-        version: int | None = None,
-        routing_key: str | None = None,
-    ) -> PendingAnswer:
-        """Send a request without waiting for its answer."""
-        request = pb.ModelInferRequest(model_name=model, model_version=str(version) if version else "")
-        if routing_key is not None:
-            request.parameters["routing_key"].string_param = routing_key
-        for name, values in tensors.items():
-            datatype, raw = _encoded(values)
-            request.inputs.add(name=name, datatype=datatype, shape=values.shape)
-            request.raw_input_contents.append(raw)
-        return PendingAnswer(self._stub.ModelInfer.future(request, timeout=self._timeout_s))
-
-    def ready(self) -> bool:
-        """Whether the server takes traffic.
-
-        Raises:
-            ClientError: It cannot be reached.
-        """
-        try:
-            return self._stub.ServerReady(pb.ServerReadyRequest(), timeout=self._timeout_s).ready
-        except grpc.RpcError as error:
-            raise _client_error(error) from None
-
-    def versions(self, model: str) -> dict[int, str]:
-        """What the server says of each version of a model: READY, or UNAVAILABLE and why."""
-        try:
-            index = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise _client_error(error) from None
-        return {int(one.version): f"{one.state} {one.reason}".strip() for one in index.models if one.name == model}
-
-    def feedback(self, labels: Sequence[tuple[str, int, float]]) -> int:
-        """Send labels (prediction id, row, label); the server has them on disk when this returns.
-
-        Raises:
-            ClientError: One of them was refused; then none was accepted.
-        """
-        body = {"feedback": [{"prediction_id": p, "row": row, "label": float(label)} for p, row, label in labels]}
-        return int(self._post("/v1/feedback", body)["accepted"])
-
-    def _exchange(self, path: str, body: object) -> tuple[http.client.HTTPResponse, bytes]:
-        try:
-            self._http.request("POST", path, msgspec.json.encode(body), {"content-type": "application/json"})
-            response = self._http.getresponse()
-            return response, response.read()
-        except (OSError, http.client.HTTPException):
-            self._http.close()
-            raise
-
-    def _post(self, path: str, body: object) -> dict[str, Any]:
-        try:
-            response, content = self._exchange(path, body)
-        except (OSError, http.client.HTTPException):
-            # A kept connection that the server has closed meanwhile. Feedback twice is feedback once: the last label counts.
+    def _finish(self, call: Call[T], attempts: Attempts, send: Callable[[], bytes]) -> T:
+        while True:
             try:
-                response, content = self._exchange(path, body)
-            except (OSError, http.client.HTTPException) as error:
-                raise ClientError("UNAVAILABLE", f"{path}: {error}") from None
-        if response.status != 200:
-            raise ClientError(str(response.status), content.decode("utf-8", "replace")[:500])
-        return msgspec.json.decode(content, type=dict[str, Any])
+                return call.answer(send())
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_after(from_rpc(error))
+            except ClientError as error:
+                pause_s = attempts.pause_after(error)
+            (self._sleep_given or time.sleep)(pause_s)
+            send = partial(self._send, call, attempts)
+
+    def _send(self, call: Call[Any], attempts: Attempts) -> bytes:
+        if call.protocol == "http":
+            return self._post(call, attempts.remaining_s())
+        method: Any = self._channel.unary_unary(call.path)
+        return method(call.body, timeout=attempts.remaining_s(), metadata=self._metadata())
+
+    infer = _blocking(calls.infer)
+    start_infer = _starting(calls.infer)
+    recommend = _blocking(recommending.recommend)
+    recommend_batch = _blocking(recommending.recommend_batch)
+    churn = _blocking(calls.churn)
+    feedback = _blocking(calls.feedback)
+    live = _blocking(calls.live)
+    ready = _blocking(calls.ready)
+    model_ready = _blocking(calls.model_ready)
+    server_metadata = _blocking(calls.server_metadata)
+    metadata = _blocking(calls.metadata)
+    index = _blocking(calls.index)
+    versions = _blocking(calls.versions)
+    load = _blocking(calls.load)
+    unload = _blocking(calls.unload)
 
 
-def _encoded(values: NDArray[Any]) -> tuple[str, bytes]:
-    if values.dtype == np.int64:
-        return "INT64", values.astype("<i8").tobytes()
-    if values.dtype == np.float32:
-        return "FP32", values.astype("<f4").tobytes()
-    if values.dtype != object:
-        raise TypeError(f"tensors must be int64, float32 or object (text), not {values.dtype}")
-    texts = [b"" if value is None else str(value).encode() for value in values]
-    return "BYTES", b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+class AsyncClient(Connection):
+    """``Client`` for an event loop. Cancelling a call cancels it on the server too, where it travels over gRPC."""
 
+    async def __aenter__(self) -> Self:
+        return self
 
-def _answer(response: pb.ModelInferResponse) -> ClientAnswer:
-    outputs = {
-        output.name: np.frombuffer(raw, dtype="<f4")
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
-    return ClientAnswer(
-        version=int(response.model_version),
-        arm=response.parameters["arm"].string_param,
-        prediction_id=response.parameters["prediction_id"].string_param,
-        outputs=outputs,
-    )
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
+    async def close(self) -> None:
+        """End the connections."""
+        await self._channel.close()
+        self._http.close()
 
-def _client_error(error: grpc.RpcError) -> ClientError:
-    # Every error that a stub raises is also a grpc.Call, which the base class does not say.
-    call: Any = error
-    return ClientError(call.code().name, call.details() or "")
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        options, compression = self._channel_options, self._compression
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._target, options, compression)
+        return grpc.aio.secure_channel(self._target, self._tls.credentials(), options, compression)
+
+    async def run(self, call: Call[T]) -> T:
+        """Make a call and wait for its answer."""
+        attempts = self._attempts(call)
+        while True:
+            try:
+                return call.answer(await self._send(call, attempts))
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_after(from_rpc(error))
+            except ClientError as error:
+                pause_s = attempts.pause_after(error)
+            await (self._sleep_given or asyncio.sleep)(pause_s)
+
+    async def _send(self, call: Call[Any], attempts: Attempts) -> bytes:
+        if call.protocol == "http":
+            return await asyncio.to_thread(self._post, call, attempts.remaining_s())
+        method: Any = self._channel.unary_unary(call.path)
+        return await method(call.body, timeout=attempts.remaining_s(), metadata=self._metadata())
+
+    infer = _awaitable(calls.infer)
+    recommend = _awaitable(recommending.recommend)
+    recommend_batch = _awaitable(recommending.recommend_batch)
+    churn = _awaitable(calls.churn)
+    feedback = _awaitable(calls.feedback)
+    live = _awaitable(calls.live)
+    ready = _awaitable(calls.ready)
+    model_ready = _awaitable(calls.model_ready)
+    server_metadata = _awaitable(calls.server_metadata)
+    metadata = _awaitable(calls.metadata)
+    index = _awaitable(calls.index)
+    versions = _awaitable(calls.versions)
+    load = _awaitable(calls.load)
+    unload = _awaitable(calls.unload)

@@ -86,10 +86,27 @@ def incompatibility(stable: Signature, candidate: Signature) -> str | None:
 class ParityCase:
     """How far one exported graph was from eager PyTorch on one edge batch."""
 
-    format: Literal["onnx", "torchscript", "recommend-onnx"]
+    format: Literal["onnx", "torchscript", "recommend", "recommend-onnx"]
+    """``recommend`` is the search that serving runs; bundles from before it have ``recommend-onnx``, a graph that did it."""
     case: str
     rows: int
     max_abs_difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorParameters:
+    """What it takes besides the factors to recommend: ``score = mean + user bias + item bias + user . item``, clipped.
+
+    The damping is the training's: a user unknown to it is folded in by the ridge that its own factors would have come
+    from, ``sum of squared errors + vector_damping |vector|^2 + bias_damping bias^2`` over the user's ratings.
+    """
+
+    mean: float
+    low: float
+    """The range that scores are clipped to, and that ratings must be in."""
+    high: float
+    vector_damping: float
+    bias_damping: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,9 @@
         ├── InvalidRequestError     the request does not fit the model's signature
         ├── NotFoundError           no such model, version or path
         ├── UnauthenticatedError    no token, or a wrong one
+        ├── PermissionDeniedError   the token's role does not reach that far
+        ├── UnsupportedMediaError   the request's content type or encoding is not one that is read
+        ├── UnimplementedError      the protocol has such a method, this server does not
         ├── TooLargeError           the request is over a size limit
         ├── OverloadedError         the queue is full, try again later
         ├── DeadlineExceededError   the caller's deadline passed before the answer
@@ -87,6 +90,18 @@ class NotFoundError(RequestError):
 
 class UnauthenticatedError(RequestError):
     """No token, or a wrong one."""
+
+
+class PermissionDeniedError(RequestError):
+    """The token is good, but not for this; or nobody may, as no token is set."""
+
+
+class UnsupportedMediaError(RequestError):
+    """The request's content type or encoding is not one that is read."""
+
+
+class UnimplementedError(RequestError):
+    """The protocol has such a method, this server does not."""
 
 
 class TooLargeError(RequestError):

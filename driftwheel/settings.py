@@ -13,65 +13,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from driftwheel.errors import ConfigurationError
 from driftwheel.log import LogFormat
+from driftwheel.serving_settings import (
+    ClientSettings,
+    LogSettings,
+    Section,
+    SecuritySettings,
+    ServingSettings,
+    TracingSettings,
+)
 
 RESOLVED_VARIABLE = "DRIFTWHEEL_RESOLVED_SETTINGS"
 """How a parent hands its settings to a child process of ours, whole and resolved, as JSON."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ServingSettings(_Section):
-    """The server."""
-
-    host: str = "127.0.0.1"
-    """The address to listen on; loopback unless told otherwise."""
-    port: int = Field(default=8080, ge=0, le=65535)
-    """The one port, for gRPC and HTTP alike; 0 takes a free one."""
-    max_request_bytes: int = Field(default=16 * 2**20, ge=1024)
-    """The largest request body that is read."""
-    max_rows_per_request: int = Field(default=65_536, ge=1)
-    """The most rows that one request may hold."""
-    max_batch_rows: int = Field(default=8192, ge=1)
-    """The most rows that one run of the model takes together."""
-    max_queued_rows: int = Field(default=65_536, ge=1)
-    """The most rows that wait for a busy model; past it the answer is RESOURCE_EXHAUSTED / 429."""
-    inline_run_us: int = Field(default=500, ge=0)
-    """Runs expected to be shorter than this stay on the event loop, longer ones go to a thread."""
-    intra_op_threads: int = Field(default=1, ge=0)
-    """Threads inside one run of a graph; 0 lets the runtime choose."""
-    max_top_k: int = Field(default=1000, ge=1)
-    """The largest k that /v1/recommend answers."""
-    front_door_threads: int = Field(default=1, ge=1)
-    """Threads of Envoy; Python runs on one more."""
-    poll_interval_ms: int = Field(default=200, ge=10)
-    """How often the rollout files are looked at."""
-    drain_timeout_s: float = Field(default=20.0, ge=0)
-    """How long calls in flight may take to finish after SIGTERM."""
-
-
-class LogSettings(_Section):
-    """The prediction and feedback log."""
-
-    sample: float = Field(default=1.0, ge=0.0, le=1.0)
-    """The share of requests that are logged."""
-    flush_interval_ms: int = Field(default=250, ge=10)
-    """What a crash of the server loses at most of the prediction log (accepted feedback is never lost)."""
-    max_pending_rows: int = Field(default=500_000, ge=1)
-    """Rows that wait for the next flush; past it rows are dropped and counted."""
-    seal_rows: int = Field(default=200_000, ge=1)
-    """A segment with this many rows is sealed to Parquet."""
-    seal_after_s: float = Field(default=60.0, gt=0)
-    """A segment of this age is sealed to Parquet."""
-
-
-class TrackingSettings(_Section):
+class TrackingSettings(Section):
     """MLflow."""
 
     uri: str | None = None
@@ -82,7 +42,7 @@ class TrackingSettings(_Section):
     """The MLflow experiment that runs are filed under."""
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """Distributed training."""
 
     ranks: int = Field(default=2, ge=1)
@@ -93,7 +53,7 @@ class TrainingSettings(_Section):
     """A training job that takes longer is ended."""
 
 
-class DriftSettings(_Section):
+class DriftSettings(Section):
     """The drift decision."""
 
     window_rows: int = Field(default=2000, ge=100)
@@ -111,7 +71,7 @@ class DriftSettings(_Section):
     """Quality is down when its loss is this share above the reference's, beyond its confidence bound."""
 
 
-class RetrainSettings(_Section):
+class RetrainSettings(Section):
     """When retraining may start by itself."""
 
     cool_down_s: float = Field(default=3600.0, ge=0)
@@ -120,7 +80,7 @@ class RetrainSettings(_Section):
     """The most retrains of a model in 24 hours."""
 
 
-class JudgeSettings(_Section):
+class JudgeSettings(Section):
     """When a candidate advances, is promoted or aborted."""
 
     min_requests: int = Field(default=200, ge=1)
@@ -157,7 +117,10 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """The least severe events that are shown."""
     serving: ServingSettings = ServingSettings()
+    security: SecuritySettings = SecuritySettings()
+    client: ClientSettings = ClientSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     tracking: TrackingSettings = TrackingSettings()
     training: TrainingSettings = TrainingSettings()
     drift: DriftSettings = DriftSettings()
@@ -211,6 +174,11 @@ class Settings(BaseSettings):
     def ledger(self) -> Path:
         """The SQLite file of every verdict, decision and retrain."""
         return self.home / "ledger.sqlite"
+
+    @property
+    def engine_cache(self) -> Path:
+        """Engines that TensorRT built for this machine; whatever is deleted is built again."""
+        return self.home / "cache" / "tensorrt"
 
     @property
     def runtime(self) -> Path:

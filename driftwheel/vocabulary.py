@@ -25,14 +25,15 @@ class Vocabulary:
     """
 
     def __init__(self, entries: Sequence[int] | Sequence[str]) -> None:
-        if len(set(entries)) != len(entries):
-            raise ValueError("a vocabulary's entries must be distinct")
         kinds = {type(entry) for entry in entries}
         if not (kinds <= {int} or kinds <= {str}):
             raise ValueError("a vocabulary's entries must be all integers or all strings")
         self.entries: tuple[int | str, ...] = tuple(entries)
         self.is_text = kinds == {str}
+        # A loop, which lets other threads run between its turns: a server goes on answering while it loads a million ids.
         self._index: dict[int | str, int] = {entry: position + 1 for position, entry in enumerate(entries)}
+        if len(self._index) != len(self.entries):
+            raise ValueError("a vocabulary's entries must be distinct")
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -14,6 +14,7 @@ from driftwheel.contracts import Signature
 from driftwheel.errors import ConfigurationError, DataError
 from driftwheel.rollout import read_rollout
 from driftwheel.settings import Settings
+from driftwheel.wheel.connecting import connect
 from driftwheel.wheel.progress import Reporter
 from driftwheel.wheel.sources import Sources
 
@@ -155,7 +156,7 @@ def replay_source(
     rows = rows if limit is None else rows.head(limit)
     rollout = read_rollout(settings.rollouts, model)
     signature = read_manifest(bundle_folder(settings.models, model, rollout.stable)).signature
-    with Client(target) as client, reporter.task(f"Replaying {len(rows):,} rows to {model}") as task:
+    with connect(settings, target) as client, reporter.task(f"Replaying {len(rows):,} rows to {model}") as task:
         report = replay(
             client, model, signature, rows, key_column=key, on_progress=lambda n: task.update(n, len(rows), f"{n:,}")
         )

@@ -11,6 +11,7 @@ from driftwheel.errors import ConfigurationError, DriftwheelError
 from driftwheel.files import is_locked
 from driftwheel.processes import tied
 from driftwheel.settings import Settings
+from driftwheel.wheel.connecting import connect
 from serving import runtime
 from serving.runtime import ServerAddress
 
@@ -24,7 +25,9 @@ def running_server(settings: Settings) -> ServerAddress | None:
     if not is_locked(runtime.lock_path(settings)):
         return None
     # Between taking the lock and answering, or between the last answer and the end, it has no address to give.
-    return runtime.server_address(settings) or ServerAddress(settings.serving.host, settings.serving.port, 0)
+    return runtime.server_address(settings) or ServerAddress(
+        settings.serving.host, settings.serving.port, 0, settings.security.tls
+    )
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def _ready_server(settings: Settings) -> ServerAddress | None:
     """A running server that takes traffic. One that drains (its ``up`` was killed, say) is waited for; then there is none."""
     give_up = time.monotonic() + _STOP_TIMEOUT_S
     while (address := running_server(settings)) is not None:
-        if _ready(address):
+        if _ready(settings, address):
             return address
         if time.monotonic() > give_up:
             raise ConfigurationError(
@@ -83,7 +86,7 @@ def _wait_until_ready(
         if process.poll() is not None:
             break
         address = runtime.server_address(settings)
-        if address is not None and address.pid == process.pid and _ready(address):
+        if address is not None and address.pid == process.pid and _ready(settings, address):
             return address
         time.sleep(0.05)
     raise ConfigurationError(
@@ -91,8 +94,8 @@ def _wait_until_ready(
     )
 
 
-def _ready(address: ServerAddress) -> bool:
-    with Client(address.target) as client:
+def _ready(settings: Settings, address: ServerAddress) -> bool:
+    with connect(settings, address.target) as client:
         try:
             return client.ready()
         except ClientError:

@@ -20,6 +20,7 @@ from driftwheel.errors import DriftwheelError
 from driftwheel.files import TEMPORARY_PREFIX, remove_leftovers, write_atomically
 from driftwheel.rollout import read_rollout
 from driftwheel.settings import Settings
+from driftwheel.wheel.connecting import connect
 from driftwheel.wheel.judging import look
 from driftwheel.wheel.lifecycle import current_rollout, enter, make_version, sync_aliases
 from driftwheel.wheel.progress import Reporter
@@ -104,7 +105,7 @@ class Turn:
         remember(self._settings, dataclasses.replace(self._sources, until=cut))
         for report in reports:
             self._first_version(report, datasets[report.model])
-        with ensured_server(self._settings) as address, Client(address.target) as client:
+        with ensured_server(self._settings) as address, connect(self._settings, address.target) as client:
             self._reporter.note(f"serving at {address.url}")
             rows = {report.task: self._sources.traffic(report.task, self._settings, since=cut)[0] for report in reports}
             for report in reports:

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftwheel.contracts import Task
-from driftwheel.predictions import COMMON_FIELDS, FEEDBACK_SCHEMA, INPUT_PREFIX, feedback_folder
+from driftwheel.predictions import (
+    COMMON_FIELDS,
+    FEEDBACK_SCHEMA,
+    INPUT_PREFIX,
+    ROW,
+    ROWS,
+    as_predictions,
+    feedback_folder,
+)
 from monitoring.segments import read_segments
 
 if TYPE_CHECKING:
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
 LABEL = "label"
-_ROW_KEY = ["prediction_id", "row"]
+_ROW_KEY = ["prediction_id", ROW]
 
 
 def read_predictions(
@@ -49,15 +57,18 @@ def _read_table(
 ) -> "pa.Table":
     import pyarrow as pa
 
-    wanted = None if columns is None else [*dict.fromkeys([*_ROW_KEY, "at", *columns])]
+    wanted = (
+        None if columns is None else [*dict.fromkeys(["prediction_id", ROWS, "at", *(c for c in columns if c != ROW)])]
+    )
     tables: list[pa.Table] = []
     for number, folder in _version_folders(log, model, version):
         table = read_segments(folder, columns=wanted, since=since, until=until)
         if table is not None:
+            table = as_predictions(table)
             tables.append(table.append_column("version", pa.array([number] * table.num_rows, pa.int32())))
     if not tables:
         fields = [field for field in COMMON_FIELDS if wanted is None or field.name in wanted]
-        tables = [pa.schema([*fields, pa.field("version", pa.int32())]).empty_table()]
+        tables = [pa.schema([*fields, pa.field(ROW, pa.int32()), pa.field("version", pa.int32())]).empty_table()]
     return pa.concat_tables(tables, promote_options="permissive")
 
 

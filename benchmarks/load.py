@@ -1,115 +1,189 @@
-"""Requests per second and latency of a Driftwheel server, beside the same transport with no model behind it.
+"""Requests per second, latency, processor time and memory of Driftwheel beside other servers, under a closed loop.
 
-Run with ``make bench``. Rounds are interleaved, medians are taken, and what counts is the ratio: absolute numbers
-belong to the machine of the moment. Results go to ``benchmarks/results/load.json``.
+Run with ``make bench`` or ``python -m benchmarks.load``. In each round every server runs alone, with the load generator on
+the same cores; rounds are interleaved, medians are taken, and what counts is the ratio within one run: absolute numbers
+belong to the machine of the moment. docs/benchmarks.md says who is compared and how.
 """
 
 import argparse
-import json
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from driftwheel.log import configure_logging
-from driftwheel.rollout import serve_stable
-from driftwheel.settings import load_settings
-from serving._proto import open_inference_pb2 as pb
-from serving.front_door import running
-from tests.bundles import make_rating_bundle
+from benchmarks.rivals.base import Rival, Workplace
+from benchmarks.rivals.entrants import BARE, CEILING, FULL, PLAIN, TORCHSERVE, check_scores, chosen, everybody, prepare
+from benchmarks.tools.h2load import closed_loop, require_h2load
+from benchmarks.tools.probing import probe
+from benchmarks.tools.processes import cpu_seconds, memory
+from benchmarks.tools.report import Target, add_results_option, bar_charts, console, show_targets, write_json
 
-RESULTS = Path(__file__).parent / "results" / "load.json"
-CEILING = "ServerLive (no model)"
+CASES = {"1 pair": 1, "1000 pairs": 1000}
+DEFAULT_SERVERS = "driftwheel,bare,echo,grpc-aio,torchserve"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One measurement, or the median of several."""
+
+    server: str
+    case: str
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    """Processor time of all the server's processes for each request."""
+    generator_cpu_us: float
+    rss_mib: float
+    pss_mib: float
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=5, help="of each round (default: 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each case (default: 3)")
+    """Measure, print, and write the results; exit code 1 where a target is missed and ``--strict`` was given."""
+    options = _options()
+    require_h2load()
+    rivals = chosen(options.servers)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        place = prepare(Path(folder))
+        taken = [
+            one for number in range(options.rounds) for rival in rivals for one in _round(rival, place, number, options)
+        ]
+    medians = median_of(taken)
+    targets = list(targets_of(medians))
+    show(medians)
+    met = show_targets(targets)
+    path = write_json(
+        options.results,
+        "load",
+        {
+            "options": vars(options),
+            "medians": [asdict(one) for one in medians],
+            "targets": [asdict(one) for one in targets],
+            "rounds": [asdict(one) for one in taken],
+        },
+    )
+    chart(medians, path.with_suffix(".png"))
+    console().print(f"written to {options.results}: {path.name}, {path.with_suffix('.png').name}")
+    sys.exit(int(options.strict and not met))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5, help="of each case in each round (default: 5)")
+    parser.add_argument("--warm-up", type=float, help="seconds before each case (default: what each server needs)")
+    parser.add_argument("--rounds", type=int, default=3, help="in which each server runs once (default: 3)")
     parser.add_argument("--in-flight", type=int, default=64, help="calls under way at once (default: 64)")
-    options = parser.parse_args()
-    if shutil.which("h2load") is None:
-        sys.exit("the load comes from h2load: install Debian's nghttp2-client")
-    configure_logging("console", "warning")
-    with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings(home=Path(folder), log_level="warning", serving={"port": 0})
-        make_rating_bundle(settings.models, 1)
-        serve_stable(settings.rollouts, "mf", 1, by="benchmark", now="2026-01-01T00:00:00Z")
-        with running(settings) as (_, address):
-            results = measure(address.url, Path(folder), options)
-    show(results)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2))
+    parser.add_argument("--servers", default=DEFAULT_SERVERS, help=f"of {', '.join(everybody())}; or all")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
+    add_results_option(parser)
+    return parser.parse_args()
 
 
-def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median requests per second and p99 of each case, over interleaved rounds."""
-    cases = {
-        "score 1 pair": ("ModelInfer", score_message(1)),
-        "score 1000 pairs": ("ModelInfer", score_message(1000)),
-        CEILING: ("ServerLive", b""),
-    }
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    for _ in range(options.rounds):
-        for name, (method, message) in cases.items():
-            rounds[name].append(run_h2load(url, method, message, folder, options))
-    return {
-        name: {
-            "requests_per_s": statistics.median(rate for rate, _ in taken),
-            "p99_ms": statistics.median(p99 for _, p99 in taken),
-        }
-        for name, taken in rounds.items()
-    }
+def _round(rival: Rival, place: Workplace, number: int, options: argparse.Namespace) -> list[Taken]:
+    """Start one server, measure all cases, stop it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"round-{number}-", dir=place.folder))
+    console().print(f"round {number + 1} of {options.rounds}: {rival.name} …", style="dim")
+    try:
+        rival.start(Workplace(folder, place.models, place.bundle))
+        return [_case(rival, case, rows, place, folder, options) for case, rows in CASES.items()]
+    finally:
+        rival.stop()
 
 
-def score_message(rows: int) -> bytes:
-    """ModelInfer with raw tensors of so many pairs."""
-    columns = {"user_id": np.resize([7, 15, 400, 1], rows), "item_id": np.resize([10, 20, 30], rows)}
-    request = pb.ModelInferRequest(
-        model_name="mf",
-        inputs=[{"name": name, "datatype": "INT64", "shape": [rows]} for name in columns],
-        raw_input_contents=[values.astype("<i8").tobytes() for values in columns.values()],
+def _case(rival: Rival, case: str, rows: int, place: Workplace, folder: Path, options: argparse.Namespace) -> Taken:
+    call = rival.call(rows)
+    check_scores(rival, probe(rival.target, call), rows, place)
+    for seconds in (rival.warm_up_s if options.warm_up is None else options.warm_up, options.seconds):
+        result = closed_loop(
+            rival.target,
+            call,
+            seconds=seconds,
+            in_flight=options.in_flight,
+            folder=folder,
+            cpu_seconds=lambda: cpu_seconds(rival.pids()),
+        )
+    held = memory(rival.pids())
+    return Taken(
+        server=rival.name,
+        case=case,
+        requests_per_s=result.requests_per_s,
+        p50_ms=result.p50_ms,
+        p99_ms=result.p99_ms,
+        cpu_us=result.server_cpu_us,
+        generator_cpu_us=result.generator_cpu_us,
+        rss_mib=held.rss,
+        pss_mib=held.pss,
     )
-    return request.SerializeToString()
 
 
-def run_h2load(url: str, method: str, message: bytes, folder: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """Requests per second and p99 in ms of a closed loop over four connections.
-
-    Raises:
-        RuntimeError: A call failed. gRPC's errors are HTTP 200 with an empty body, so the bytes are counted.
-    """
-    body, log = folder / "body", folder / "h2load.tsv"
-    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    log.unlink(missing_ok=True)
-    connections = 4
-    command = ["h2load", f"--clients={connections}", f"--max-concurrent-streams={options.in_flight // connections}"]
-    command += [f"--duration={options.seconds}", "--warm-up-time=1", f"--data={body}", f"--log-file={log}"]
-    command += ["--header=content-type: application/grpc", "--header=te: trailers"]
-    done = subprocess.run(
-        [*command, f"{url}/inference.GRPCInferenceService/{method}"], capture_output=True, text=True, check=True
-    )
-    took = np.loadtxt(log, dtype=np.int64)
-    if not (took[:, 1] == 200).all() or "(0) data" in done.stdout:
-        raise RuntimeError(f"calls of {method} failed:\n{done.stdout}")
-    return len(took) / options.seconds, float(np.quantile(took[:, 2], 0.99) / 1000)
+def median_of(taken: Sequence[Taken]) -> list[Taken]:
+    """The median of each number over the rounds, for each server and case."""
+    numbers = [field.name for field in fields(Taken) if field.type is float]
+    groups: dict[tuple[str, str], list[Taken]] = {}
+    for one in taken:
+        groups.setdefault((one.server, one.case), []).append(one)
+    return [
+        Taken(server, case, **{name: statistics.median(getattr(one, name) for one in group) for name in numbers})
+        for (server, case), group in groups.items()
+    ]
 
 
-def show(results: dict[str, dict[str, float]]) -> None:
-    """A table; the share is of the ceiling in the same run."""
-    ceiling = results[CEILING]["requests_per_s"]
-    table = Table("case", "requests/s", "p99 ms", "share of the ceiling")
-    for name, one in results.items():
-        share = one["requests_per_s"] / ceiling
-        table.add_row(name, f"{one['requests_per_s']:,.0f}", f"{one['p99_ms']:.1f}", f"{share:.0%}")
-    Console().print(table)
+def targets_of(medians: Sequence[Taken]) -> Iterator[Target]:
+    """What has to be shown, for the servers that took part."""
+    found = {(one.server, one.case): one for one in medians}
+    # For each case: at least so many times a plain server's and TorchServe's rate, and such a share of the ceiling's.
+    for case, plain, torchserve, ceiling in (("1 pair", 3.5, 1.5, 0.55), ("1000 pairs", 2.5, 1.5, 0.30)):
+        if (ours := found.get((FULL, case))) is None:
+            continue
+        for server, bound in ((PLAIN, plain), (TORCHSERVE, torchserve), (CEILING, ceiling), (BARE, 0.75)):
+            if other := found.get((server, case)):
+                yield Target(
+                    f"{case}: requests/s, of {server}", ours.requests_per_s / other.requests_per_s, ">=", bound
+                )
+        if other := found.get((PLAIN, case)):
+            yield Target(f"{case}: p99, of {PLAIN}", ours.p99_ms / other.p99_ms, "<=", 1.0)
+        if other := found.get((TORCHSERVE, case)):
+            yield Target(f"{case}: CPU per request, of {TORCHSERVE}", ours.cpu_us / other.cpu_us, "<=", 0.65)
+            yield Target(f"{case}: memory (PSS), of {TORCHSERVE}", ours.pss_mib / other.pss_mib, "<=", 0.40)
+
+
+def show(medians: Sequence[Taken]) -> None:
+    """A table; the last column compares with Driftwheel, everything on."""
+    found = {(one.server, one.case): one for one in medians}
+    table = Table("case", "server", title="Closed loop, medians of the rounds")
+    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU us", "RSS MiB", "PSS MiB", "Driftwheel is"):
+        table.add_column(heading, justify="right")
+    for case in CASES:
+        ours = found.get((FULL, case))
+        for one in sorted((one for one in medians if one.case == case), key=lambda one: -one.requests_per_s):
+            factor = f"{ours.requests_per_s / one.requests_per_s:.2f}x" if ours else ""
+            numbers = f"{one.requests_per_s:,.0f}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_us:.0f}"
+            table.add_row(case, one.server, *numbers, f"{one.rss_mib:.0f}", f"{one.pss_mib:.0f}", factor)
+        table.add_section()
+    console().print(table)
+
+
+def chart(medians: Sequence[Taken], path: Path) -> None:
+    """Requests per second and p99, a bar for each server and case."""
+    servers = list(dict.fromkeys(one.server for one in medians))
+    found = {(one.server, one.case): one for one in medians}
+    panels = [
+        (
+            f"{case}: {heading}",
+            servers,
+            {heading: [getattr(found[server, case], name) for server in servers]},
+        )
+        for case in CASES
+        for heading, name in (
+            ("requests per second (more is better)", "requests_per_s"),
+            ("p99 in ms (less)", "p99_ms"),
+        )
+    ]
+    bar_charts(path, "ModelInfer over gRPC, raw tensors, closed loop", panels)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The servers that Driftwheel is compared with, each alone in one file."""

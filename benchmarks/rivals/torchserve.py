@@ -1,0 +1,122 @@
+"""TorchServe 0.12, tuned as well as it can be: one worker, large batches, binary bodies, no logs, no system metrics."""
+
+import importlib.util
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.rivals.base import ServerProcess, Workplace, free_port
+from benchmarks.tools.messages import Call, pairs
+from driftwheel.bundle import ONNX_GRAPH
+from serving._proto import torchserve_inference_pb2 as pb
+
+BATCH, DELAY_MS = 64, 2
+
+_PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+_HANDLER = Path(__file__).parent / "torchserve_handler.py"
+_QUIET = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration>
+  <Appenders><Console name="STDOUT" target="SYSTEM_OUT"><PatternLayout pattern="%m%n"/></Console></Appenders>
+  <Loggers><Root level="error"><AppenderRef ref="STDOUT"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class TorchServe:
+    """Java's frontend and one Python worker."""
+
+    name = "TorchServe"
+    needs = "ts"
+    warm_up_s = 12.0  # Java compiles what runs often; its rate doubles on the way
+
+    def __init__(self) -> None:
+        self._process = ServerProcess()
+        self.target = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can take part here: the package and Java."""
+        return importlib.util.find_spec(self.needs) is not None and shutil.which("java") is not None
+
+    def start(self, workplace: Workplace) -> None:
+        folder = workplace.folder
+        _archive(folder, workplace.bundle.path(ONNX_GRAPH))
+        grpc_port, *http = (free_port() for _ in range(5))
+        (folder / "log4j2.xml").write_text(_QUIET)
+        (folder / "config.properties").write_text(_properties(grpc_port, http))
+        binary = Path(sys.executable).parent / "torchserve"
+        command = [
+            str(binary),
+            "--start",
+            "--foreground",
+            "--ncs",
+            "--disable-token-auth",
+            "--model-store",
+            str(folder),
+        ]
+        command += ["--ts-config", str(folder / "config.properties"), "--log-config", str(folder / "log4j2.xml")]
+        environment = {"TMPDIR": str(folder), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
+        self._process.launch(command, folder / "server.log", env=environment, cwd=folder)
+        self.target = f"127.0.0.1:{grpc_port}"
+        self._process.await_answer(self.target, self.call(1))
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def pids(self) -> list[int]:
+        """The frontend and the worker; the launcher only waits for them, and is left out."""
+        return self._process.pids()[1:]
+
+    def call(self, rows: int) -> Call:
+        users, items = pairs(rows)
+        tensors = {"user_id": users.astype("<i8").tobytes(), "item_id": items.astype("<i8").tobytes()}
+        return Call(_PREDICTIONS, pb.PredictionsRequest(model_name="mf", input=tensors).SerializeToString())
+
+    def scores(self, answer: bytes) -> NDArray[np.float32] | None:
+        return np.frombuffer(pb.PredictionResponse.FromString(answer).prediction, "<f4")
+
+
+def _archive(folder: Path, graph: Path) -> None:
+    """A .mar is a zip with a manifest."""
+    manifest = {
+        "runtime": "python",
+        "model": {"modelName": "mf", "modelVersion": "1.0", "handler": _HANDLER.name},
+        "archiverVersion": "0.12.0",
+    }
+    with zipfile.ZipFile(folder / "mf.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.write(_HANDLER, _HANDLER.name)
+        archive.write(graph, "model.onnx")
+
+
+def _properties(grpc_port: int, http: list[int]) -> str:
+    model = {
+        "defaultVersion": True,
+        "marName": "mf.mar",
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "batchSize": BATCH,
+        "maxBatchDelay": DELAY_MS,
+        "responseTimeout": 120,
+    }
+    inference, management, metrics, grpc_management = http
+    settings = {
+        "inference_address": f"http://127.0.0.1:{inference}",
+        "management_address": f"http://127.0.0.1:{management}",
+        "metrics_address": f"http://127.0.0.1:{metrics}",
+        "grpc_inference_port": grpc_port,
+        "grpc_management_port": grpc_management,
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_management_address": "127.0.0.1",
+        "disable_system_metrics": "true",
+        "async_logging": "true",
+        "load_models": "mf.mar",
+        "job_queue_size": 1000,
+        "models": json.dumps({"mf": {"1.0": model}}),
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -1,0 +1,1 @@
+"""What the benchmarks share: load, arrivals, the use of processes, messages, reports."""

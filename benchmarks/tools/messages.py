@@ -1,0 +1,50 @@
+"""The requests that are sent, and the frames that they travel in."""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.models import ITEM_COUNT, USERS
+from serving._proto import open_inference_pb2 as pb
+
+FRAME = struct.Struct(">BI")
+"""gRPC's prefix of a message: whether it is compressed, and its length."""
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A unary gRPC call, always the same."""
+
+    path: str
+    message: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The message in its frame."""
+        return FRAME.pack(0, len(self.message)) + self.message
+
+
+def pairs(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Users and items ``[rows]``, spread over the model's tables, the same in every run."""
+    rng = np.random.default_rng(rows)
+    return rng.integers(1, USERS + 1, rows), rng.integers(1, ITEM_COUNT + 1, rows)
+
+
+def infer_call(rows: int, *, model: str = "mf") -> Call:
+    """ModelInfer of the Open Inference Protocol, with raw tensors."""
+    users, items = pairs(rows)
+    request = pb.ModelInferRequest(
+        model_name=model,
+        inputs=[{"name": name, "datatype": "INT64", "shape": [rows]} for name in ("user_id", "item_id")],
+        raw_input_contents=[users.astype("<i8").tobytes(), items.astype("<i8").tobytes()],
+    )
+    return Call(MODEL_INFER, request.SerializeToString())
+
+
+def infer_scores(answer: bytes) -> NDArray[np.float32]:
+    """The scores in a ModelInferResponse."""
+    return np.frombuffer(pb.ModelInferResponse.FromString(answer).raw_output_contents[0], "<f4")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,19 +11,21 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from driftwheel.bundle import (
+    FACTOR_PARAMETERS,
     GOLDEN,
+    ITEM_FACTORS,
     ITEMS,
     ONNX_GRAPH,
-    RECOMMEND_GRAPH,
     REFERENCE,
     SEEN,
+    USER_FACTORS,
     Bundle,
     bundle_folder,
     read_bundle,
     seal,
     write_vocabulary,
 )
-from driftwheel.contracts import InputSpec, Manifest, OutputSpec, Signature, TrainingRecord
+from driftwheel.contracts import FactorParameters, InputSpec, Manifest, OutputSpec, Signature, TrainingRecord
 from driftwheel.files import published_folder
 from driftwheel.preprocessing import encode
 from driftwheel.vocabulary import Vocabulary
@@ -30,6 +33,8 @@ from driftwheel.vocabulary import Vocabulary
 USERS = [7, 15, 400]
 ITEM_IDS = [10, 20, 30, 40, 50]
 TITLES = ["Ten", "Twenty", "Thirty", None, "Fifty"]
+ITEM_VECTORS = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.5, 0.5]]
+FACTORS = FactorParameters(mean=0.0, low=0.5, high=5.0, vector_damping=1.0, bias_damping=1.0)
 CONTRACTS = ["Month-to-month", "One year"]
 
 RATING_SIGNATURE = Signature(
@@ -76,8 +81,8 @@ def rating_tables(shift: float) -> tuple[np.ndarray, np.ndarray]:
     return users, items
 
 
-def _rating_graph(shift: float) -> bytes:
-    users, items = rating_tables(shift)
+def rating_graph(users: np.ndarray, items: np.ndarray) -> bytes:
+    """``score = user + item``, clipped to 0.5..5, from a table of each."""
     nodes = [
         helper.make_node("Gather", ["users", "user_index"], ["u"]),
         helper.make_node("Gather", ["items", "item_index"], ["i"]),
@@ -89,38 +94,17 @@ def _rating_graph(shift: float) -> bytes:
     return _model(nodes, inputs, [_value("score", TensorProto.FLOAT, ["n"])], weights)
 
 
-def _recommend_graph(shift: float) -> bytes:
+def _write_factors(folder: Path, shift: float) -> None:
+    """Items have vectors that no user of training has: only who is folded in tells them apart by more than biases."""
     users, items = rating_tables(shift)
-    nodes = [
-        helper.make_node("Gather", ["users", "user_index"], ["u"]),
-        helper.make_node("Unsqueeze", ["u", "axis"], ["column"]),
-        helper.make_node("Add", ["column", "items"], ["all"]),
-        helper.make_node("Concat", ["zero_column", "exclude_index"], ["banned"], axis=1),
-        helper.make_node("Shape", ["banned"], ["banned_shape"]),
-        helper.make_node("Expand", ["minus", "banned_shape"], ["minuses"]),
-        helper.make_node("ScatterElements", ["all", "banned", "minuses"], ["masked"], axis=1),
-        helper.make_node("TopK", ["masked", "k"], ["top", "item_index"], axis=1),
-        helper.make_node("Clip", ["top", "low", "high"], ["score"]),
-    ]
-    weights = {
-        "users": users,
-        "items": items,
-        "axis": np.array([1]),
-        "zero_column": np.array([[0]]),
-        "minus": np.array([[-np.inf]], dtype=np.float32),
-        "low": np.float32(0.5),
-        "high": np.float32(5),
-    }
-    inputs = [
-        _value("user_index", TensorProto.INT64, ["b"]),
-        _value("exclude_index", TensorProto.INT64, ["b", "m"]),
-        _value("k", TensorProto.INT64, [1]),
-    ]
-    outputs = [_value("item_index", TensorProto.INT64, ["b", "kk"]), _value("score", TensorProto.FLOAT, ["b", "kk"])]
-    return _model(nodes, inputs, outputs, weights)
+    (folder / "factors").mkdir()
+    np.save(folder / USER_FACTORS, np.column_stack([np.zeros((len(users), 2)), users]).astype(np.float32))
+    np.save(folder / ITEM_FACTORS, np.column_stack([ITEM_VECTORS, items[1:]]).astype(np.float32))
+    (folder / FACTOR_PARAMETERS).write_bytes(msgspec.json.encode(FACTORS))
 
 
-def _churn_graph() -> bytes:
+def churn_graph() -> bytes:
+    """A logistic model of one category and one number, 30 where it is missing."""
     nodes = [
         helper.make_node("IsNaN", ["number"], ["missing"]),
         helper.make_node("Where", ["missing", "mean", "number"], ["filled"]),
@@ -160,8 +144,8 @@ def make_rating_bundle(
     """
     vocabularies = {"user_id": Vocabulary(USERS), "item_id": Vocabulary(ITEM_IDS)}
     with published_folder(bundle_folder(models, name, version)) as folder:
-        (folder / ONNX_GRAPH).write_bytes(_rating_graph(shift))
-        (folder / RECOMMEND_GRAPH).write_bytes(_recommend_graph(shift))
+        (folder / ONNX_GRAPH).write_bytes(rating_graph(*rating_tables(shift)))
+        _write_factors(folder, shift)
         items = {"item_id": ITEM_IDS, "title": TITLES, "popularity": [3, 9, 1, 4, 2]}
         pq.write_table(pa.table(items), folder / ITEMS)
         np.savez(folder / SEEN, offsets=np.array([0, 0, 1, 3, 3])[: users + 2], items=np.array([4, 1, 2]))
@@ -175,7 +159,7 @@ def make_churn_bundle(models: Path, version: int, *, name: str = "churn") -> Bun
     """A churn model of one category and one number."""
     vocabularies = {"contract": Vocabulary(CONTRACTS)}
     with published_folder(bundle_folder(models, name, version)) as folder:
-        (folder / ONNX_GRAPH).write_bytes(_churn_graph())
+        (folder / ONNX_GRAPH).write_bytes(churn_graph())
         inputs = {
             "contract": np.array(["One year", "Month-to-month", ""]),
             "tenure": np.array([1.0, np.nan, 60.0], dtype=np.float32),

@@ -46,3 +46,23 @@ def test_a_file_that_is_absent_or_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("port = = 1")
     with pytest.raises(ConfigurationError, match="not TOML"):
         load_settings(config=tmp_path / "bad.toml")
+
+
+def test_a_models_own_limits_go_before_the_servers(tmp_path: Path) -> None:
+    toml = tmp_path / "driftwheel.toml"
+    toml.write_text(
+        "[serving]\nmax_batch_rows = 9\nmax_queue_delay_ms = 2\n[serving.models.mf]\nmax_batch_rows = 5\nbackend = 'onnx'\n"
+    )
+    serving = load_settings(config=toml).serving
+    own, other = serving.limits_for("mf"), serving.limits_for("churn")
+    assert (own.max_batch_rows, own.max_queue_delay_ms, own.backend) == (5, 2, "onnx")
+    assert (other.max_batch_rows, other.max_queue_delay_ms, other.backend) == (9, 2, "auto")
+    assert own.max_rows_per_request == other.max_rows_per_request == serving.max_rows_per_request
+
+
+@pytest.mark.parametrize(
+    "faulty", [{"max_batch_rows": 0}, {"backend": "tensorflow"}, {"max_bach_rows": 1}, {"cuda_graph_rows": [0]}]
+)
+def test_a_models_faulty_limit_is_named(faulty: dict) -> None:
+    with pytest.raises(ConfigurationError, match=f"serving.models.mf.{next(iter(faulty))}"):
+        load_settings(serving={"models": {"mf": faulty}})

@@ -1,21 +1,29 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from driftwheel.errors import ExportError
+from driftwheel.bundle import ITEM_FACTORS, ITEMS, SEEN
+from driftwheel.errors import BundleError, ExportError
+from driftwheel.vocabulary import Vocabulary
 from exporters.parity import prove_recommend
-from exporters.recommend import recommend_in_numpy, write_recommend_graph
+from exporters.recommend import recommend_in_numpy, write_factors
+from serving.recommendation.recommender import Recommender, read_recommender
+from training.config import RatingConfig
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
 
-USERS, ITEMS = 6, 40
+USERS, ITEM_COUNT = 6, 40
+NONE = np.empty(0, dtype=np.int64)
+VOCABULARIES = {"user_id": Vocabulary(range(1, USERS)), "item_id": Vocabulary(range(101, 100 + ITEM_COUNT))}
 
 
 @pytest.fixture
 def model() -> MatrixFactorization:
     torch.manual_seed(1)
-    made = MatrixFactorization(MatrixFactorizationShape(users=USERS, items=ITEMS, factors=4, low=0.5, high=5.0))
+    made = MatrixFactorization(MatrixFactorizationShape(users=USERS, items=ITEM_COUNT, factors=4, low=0.5, high=5.0))
     with torch.no_grad():
         for table in (made.user_vector, made.item_vector, made.user_bias, made.item_bias):
             table.weight[1:].normal_()
@@ -23,79 +31,75 @@ def model() -> MatrixFactorization:
 
 
 @pytest.fixture
-def ask(model: MatrixFactorization, tmp_path: Path):
-    import onnxruntime as ort
-
-    write_recommend_graph(tmp_path / "recommend.onnx", model)
-    session = ort.InferenceSession(str(tmp_path / "recommend.onnx"), providers=["CPUExecutionProvider"])
-
-    def run(users: list[int], exclude: list[list[int]], k: int) -> tuple[np.ndarray, np.ndarray]:
-        feed = {
-            "user_index": np.array(users, dtype=np.int64),
-            "exclude_index": np.array(exclude, dtype=np.int64).reshape(len(users), -1),
-            "k": np.array([k], dtype=np.int64),
-        }
-        return tuple(session.run(["item_index", "score"], feed))
-
-    return run
+def recommender(model: MatrixFactorization, tmp_path: Path) -> Recommender:
+    return written(tmp_path, model)
 
 
-def test_it_is_the_model_sorted(ask, model: MatrixFactorization):
-    index, score = ask([3, 0], [[], []], 10)
-    for row, user in enumerate([3, 0]):
-        raw = model.raw_scores(torch.tensor(user), torch.arange(ITEMS)).detach().numpy()
-        raw[0] = -np.inf
-        np.testing.assert_array_equal(index[row], np.argsort(-raw)[:10])
+def written(folder: Path, model: MatrixFactorization, seen: tuple[int, ...] = ()) -> Recommender:
+    """What serving reads of a bundle's folder; user 1 has seen some items."""
+    write_factors(folder, model, RatingConfig())
+    offsets = np.minimum(np.maximum(np.arange(USERS + 1) - 1, 0), 1) * len(seen)
+    np.savez(folder / SEEN, offsets=offsets, items=np.array(seen, dtype=np.int64))
+    ids = VOCABULARIES["item_id"].entries
+    pq.write_table(pa.table({"item_id": ids, "popularity": np.arange(len(ids))}), folder / ITEMS)
+    return read_recommender(folder, VOCABULARIES, threads=1, label="mf")
+
+
+def test_it_is_the_model_sorted(recommender: Recommender, model: MatrixFactorization):
+    for user in (1, 3):
+        rows, scores = recommender.ranked(user, NONE, 10)
         with torch.no_grad():
-            np.testing.assert_allclose(
-                score[row], model(torch.full((10,), user), torch.from_numpy(index[row])), atol=1e-5
-            )
+            raw = model.raw_scores(torch.tensor(user), torch.arange(ITEM_COUNT)).numpy()
+            raw[0] = -np.inf
+            np.testing.assert_array_equal(rows + 1, np.argsort(-raw)[:10])
+            own = model(torch.full((10,), user), torch.from_numpy(rows + 1))
+        np.testing.assert_allclose(scores, own, atol=1e-5)
 
 
-def test_items_beyond_the_range_keep_their_order(ask, model: MatrixFactorization):
+def test_items_beyond_the_range_keep_their_order(model: MatrixFactorization, tmp_path: Path):
     """Clipped scores tie at the top; the ranking is of what lies behind them."""
     with torch.no_grad():
         model.mean.fill_(4.9)
-    index, score = ask([1], [[]], 20)
-    raw = model.raw_scores(torch.tensor(1), torch.from_numpy(index[0])).detach().numpy()
+    rows, scores = written(tmp_path, model).ranked(1, NONE, 20)
+    raw = model.raw_scores(torch.tensor(1), torch.from_numpy(rows + 1)).detach().numpy()
     assert (np.diff(raw) <= 0).all()
-    assert score.max() <= 5.0
+    assert scores.max() == 5.0
 
 
-@pytest.mark.parametrize("k", [1, 5, ITEMS])
-def test_excluded_items_never_come(ask, k: int):
-    index, score = ask([2, 4], [[1, 2, 3], [7, 0, 0]], k)
-    assert not np.isin(index[0], [1, 2, 3]).any()
-    assert 7 not in index[1]
-    np.testing.assert_array_equal(index == 0, np.isnan(score))
+@pytest.mark.parametrize("k", [1, 5, ITEM_COUNT])
+def test_seen_and_excluded_items_never_come(model: MatrixFactorization, tmp_path: Path, k: int):
+    recommender = written(tmp_path, model, seen=(7, 9))
+    rows, _ = recommender.ranked(1, np.array([0, 1, 2]), k)
+    assert not np.isin(rows, [0, 1, 2, 6, 8]).any()
+    assert len(rows) == min(k, ITEM_COUNT - 1 - 5)
+    rows, _ = recommender.ranked(2, NONE, ITEM_COUNT)
+    assert len(rows) == ITEM_COUNT - 1
 
 
-def test_what_runs_out_is_index_0_and_nan(ask):
-    index, score = ask([1], [list(range(1, ITEMS - 2))], 5)
-    assert sorted(index[0][:2]) == [ITEMS - 2, ITEMS - 1]
-    assert (index[0][2:] == 0).all()
-    assert np.isnan(score[0][2:]).all()
-    assert not np.isnan(score[0][:2]).any()
-
-
-def test_k_beyond_the_catalogue_gives_the_catalogue(ask):
-    index, _ = ask([1], [[]], 10 * ITEMS)
-    assert index.shape == (1, ITEMS)
-    assert sorted(index[0]) == list(range(ITEMS))
-
-
-def test_the_proof_refuses_another_model(model: MatrixFactorization, tmp_path: Path):
-    users, seen = np.array([0, 1], dtype=np.int64), [np.array([], dtype=np.int64), np.array([3], dtype=np.int64)]
-    path = tmp_path / "recommend.onnx"
-    write_recommend_graph(path, model)
-    cases = prove_recommend(model, path, users, seen)
-    assert {case.format for case in cases} == {"recommend-onnx"}
+def test_the_proof_refuses_another_model(recommender: Recommender, model: MatrixFactorization):
+    users = np.array([1, 2], dtype=np.int64)
+    cases = prove_recommend(model, recommender, users)
+    assert {case.format for case in cases} == {"recommend"}
     with torch.no_grad():
         model.mean += 0.002
-    with pytest.raises(ExportError, match=r"recommend-onnx differs from the model by 0\.00"):
-        prove_recommend(model, path, users, seen)
+    with pytest.raises(ExportError, match=r"recommend differs from the model by 0\.00"):
+        prove_recommend(model, recommender, users)
 
 
-def test_numpy_gives_scores_best_first(model: MatrixFactorization):
-    scores = recommend_in_numpy(model, np.array([1]), np.zeros((1, 0), dtype=np.int64), 7)
-    assert (np.diff(scores[0]) <= 0).all()
+def test_the_proof_counts_what_the_user_has_seen(model: MatrixFactorization, tmp_path: Path):
+    best, _ = recommend_in_numpy(model, 1, NONE, 3)
+    recommender = written(tmp_path, model, seen=tuple(best.tolist()))
+    assert len(prove_recommend(model, recommender, np.array([1, 2]))) == 5
+
+
+def test_factors_that_are_no_numbers_are_refused(model: MatrixFactorization, tmp_path: Path):
+    with torch.no_grad():
+        model.item_vector.weight[3, 0] = torch.nan
+    with pytest.raises(BundleError, match="the item with index 3 are not all finite"):
+        written(tmp_path, model)
+
+
+def test_tables_of_another_size_are_refused(recommender: Recommender, tmp_path: Path):
+    np.save(tmp_path / ITEM_FACTORS, np.zeros((3, 5), dtype=np.float32))
+    with pytest.raises(BundleError, match=r"items\.npy must be float32 of shape \[39, factors \+ 1\], got float32"):
+        read_recommender(tmp_path, VOCABULARIES, threads=1, label="mf")

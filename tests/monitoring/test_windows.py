@@ -14,25 +14,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftwheel.predictions import FEEDBACK_SCHEMA, feedback_folder
+from driftwheel.predictions import FEEDBACK_SCHEMA, feedback_folder, is_whole
 from monitoring.segments import read_segments
 from monitoring.windows import labelled_examples, read_feedback, read_predictions, unknown_feedback, with_labels
 
-from .worlds import RATING, START, log_rows, write_feedback, write_open, write_sealed
+from .worlds import RATING, START, as_requests, log_rows, write_feedback, write_open, write_sealed
 
 APPENDER = """
 import sys, time
 import pyarrow as pa
-from tests.monitoring.worlds import RATING, log_rows, START
+from tests.monitoring.worlds import RATING, as_requests, log_rows, START
 import pandas as pd
 from datetime import timedelta
 frame = pd.DataFrame({"in_user_id": range(50), "in_item_id": range(50), "out_rating": 3.0})
-schema = log_rows(frame, RATING).schema
+schema = as_requests(log_rows(frame, RATING)).schema
 with pa.OSFile(sys.argv[1], "wb") as file:
     stream = pa.ipc.new_stream(file, schema)
     for number in range(100_000):
         ids = [f"b{number:06d}-{row}" for row in range(50)]
-        table = log_rows(frame, RATING, prediction_id=ids)
+        table = as_requests(log_rows(frame, RATING, prediction_id=ids))
         stream.write_batch(table.to_batches()[0])
         print(number, flush=True)
 """
@@ -272,6 +272,17 @@ def test_any_feedback_leaves_predictions_as_they_are(entries):
     assert unknown_feedback(frame, feedback) == len(set(expected) - known)
 
 
+def test_a_number_of_rows_that_cannot_be_is_noise(tmp_path):
+    whole = as_requests(table_of(5)).to_batches()[0]
+    assert is_whole(whole)
+    for wrong in (-1, 0, 2, 2**31 - 1):
+        columns = [pa.array([wrong] * 5, pa.int32()) if name == "rows" else whole[name] for name in whole.schema.names]
+        assert not is_whole(pa.record_batch(columns, schema=whole.schema))
+    empty = as_requests(table_of(1, code=["INTERNAL"])).to_batches()[0]
+    lists = [pa.nulls(1, field.type) if pa.types.is_list(field.type) else empty[field.name] for field in empty.schema]
+    assert is_whole(pa.record_batch(lists, schema=empty.schema))
+
+
 def test_open_feedback_segments_are_read_too(tmp_path):
     folder = feedback_folder(tmp_path)
     folder.mkdir(parents=True)
@@ -285,7 +296,7 @@ def test_open_feedback_segments_are_read_too(tmp_path):
 def test_two_hundred_thousand_rows_are_quick(tmp_path):
     rows = 200_000
     table = table_of(rows)
-    pq.write_table(table, write_sealed(tmp_path, "m", 1, table.slice(0, 1)))
+    write_sealed(tmp_path, "m", 1, table)
     labels = np.arange(rows, dtype=np.float32) % 5
     write_feedback(tmp_path, "m", table["prediction_id"].to_pylist(), labels.tolist())
     started = time.perf_counter()

@@ -128,6 +128,25 @@ def make_bundle(
     return read_bundle(models, name, version)
 
 
+def as_requests(rows: pa.Table) -> pa.Table:
+    """What the server would have stored for these predictions: neighbours of one id are one request."""
+    if "prediction_id" not in rows.column_names:
+        return rows
+    ids = rows.column("prediction_id").to_pylist()
+    starts = [i for i, one in enumerate(ids) if i == 0 or one != ids[i - 1]]
+    offsets = pa.array([*starts, len(ids)], pa.int32())
+    stored = {}
+    for name in rows.column_names:
+        values = rows.column(name).combine_chunks()
+        if name == "row":
+            stored["rows"] = pa.array(np.diff(offsets.to_numpy()), pa.int32())
+        elif name.startswith(("in_", "out_")):
+            stored[name] = pa.ListArray.from_arrays(offsets, values)
+        else:
+            stored[name] = values.take(pa.array(starts, pa.int64()))
+    return pa.table(stored)
+
+
 def log_rows(inputs: pd.DataFrame, signature: Signature, **common: Any) -> pa.Table:
     """A table in the log's schema: one request a row, one second apart, unless ``common`` says otherwise."""
     rows = len(inputs)
@@ -151,7 +170,7 @@ def log_rows(inputs: pd.DataFrame, signature: Signature, **common: Any) -> pa.Ta
 def write_sealed(log: Path, model: str, version: int, table: pa.Table, *, stem: str = "20260101T000000-1-0") -> Path:
     path = predictions_folder(log, model, version) / f"{stem}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(as_requests(table), path)
     return path
 
 
@@ -161,6 +180,7 @@ def write_open(
     """An open segment as a killed process leaves it: no end-of-stream mark."""
     path = predictions_folder(log, model, version) / f"{stem}.arrows"
     path.parent.mkdir(parents=True, exist_ok=True)
+    table = as_requests(table)
     with pa.OSFile(str(path), "wb") as file:
         writer = pa.ipc.new_stream(file, table.schema)
         writer.write_table(table, max_chunksize=batch)

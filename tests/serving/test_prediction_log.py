@@ -1,31 +1,38 @@
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from driftwheel.contracts import Arm
-from driftwheel.predictions import feedback_folder, predictions_folder
-from driftwheel.settings import LogSettings
+from driftwheel.predictions import as_predictions, feedback_folder, prediction_schema, predictions_folder
+from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
-from serving.prediction_log import Feedback, Logged, PredictionLog
+from serving.prediction_log import Feedback, PredictionLog, request_batch
+from serving.recording import Record, Series
 from tests.bundles import CHURN_SIGNATURE, RATING_SIGNATURE
 
 
-def logged(rows: int = 2, *, prediction_id: str = "mf.1.a", failed: bool = False) -> Logged:
-    inputs = {"user_id": np.arange(rows), "item_id": np.arange(rows) + 10}
+def series(code: str = "OK", *, model: str = "mf", signature=RATING_SIGNATURE) -> Series:
+    return Series(model, 1, signature, Arm.CANDIDATE, "grpc", "infer", code, f"{model}.1.")
+
+
+def record(rows: int = 2, *, prediction_id: str = "mf.1.a", failed: bool = False) -> Record:
+    inputs = {"user_id": np.arange(rows).astype("<i8").tobytes(), "item_id": np.arange(rows) + 10}
     outputs = None if failed else {"score": np.arange(rows, dtype=np.float32)}
-    return Logged(
-        prediction_id, 1_000_000, Arm.CANDIDATE, "infer", "INTERNAL" if failed else "OK", 42, rows, inputs, outputs
-    )
+    return (prediction_id, 1_000_000, 42e-6, 0.0, rows, inputs, outputs)
 
 
 def run(tmp_path: Path, use, **settings) -> ServingMetrics:
     metrics = ServingMetrics(CollectorRegistry())
 
     async def main() -> None:
-        log = PredictionLog(tmp_path, LogSettings(**settings), metrics, now_us=lambda: 7_000_000, chance=lambda: 0.5)
+        log = PredictionLog(tmp_path, LogSettings(**settings), metrics, now_us=lambda: 7_000_000)
         await log.start()
         await use(log)
         await log.close()
@@ -38,18 +45,20 @@ def sample(metrics: ServingMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def table(folder: Path) -> list[dict]:
+def table(folder: Path) -> pa.Table:
     (path,) = folder.glob("*.parquet")
-    return pq.read_table(path).to_pylist()
+    return pq.read_table(path)
 
 
-def test_each_row_of_each_request_is_logged(tmp_path: Path) -> None:
+def test_each_request_is_a_row_and_each_prediction_can_be_read_as_one(tmp_path: Path) -> None:
     async def use(log: PredictionLog) -> None:
-        log.add("mf", 1, RATING_SIGNATURE, logged(2))
-        log.add("mf", 1, RATING_SIGNATURE, logged(1, prediction_id="mf.1.b", failed=True))
+        log.add(series(), [record(2)])
+        log.add(series("INTERNAL"), [record(1, prediction_id="mf.1.b", failed=True)])
 
     metrics = run(tmp_path, use)
-    rows = table(predictions_folder(tmp_path, "mf", 1))
+    stored = table(predictions_folder(tmp_path, "mf", 1))
+    assert stored.num_rows == 2
+    rows = as_predictions(stored).to_pylist()
     assert [(r["prediction_id"], r["row"], r["in_item_id"], r["out_score"], r["code"]) for r in rows] == [
         ("mf.1.a", 0, 10, 0.0, "OK"),
         ("mf.1.a", 1, 11, 1.0, "OK"),
@@ -65,34 +74,65 @@ def test_text_and_missing_values_are_logged(tmp_path: Path) -> None:
             "contract": np.array([b"One year", None, "x"], dtype=object),
             "tenure": np.array([1, np.nan, 3], "f4"),
         }
-        outputs = {"churn_probability": np.zeros(3, "f4")}
-        log.add("churn", 1, CHURN_SIGNATURE, Logged("c.1.a", 0, Arm.STABLE, "infer", "OK", 1, 3, inputs, outputs))
-        log.add("churn", 1, CHURN_SIGNATURE, Logged("c.1.b", 0, Arm.STABLE, "infer", "INTERNAL", 1, 1, {}, None))
+        answered = ("c.1.a", 0, 1e-6, 0.0, 3, inputs, {"churn_probability": np.zeros(3, "f4")})
+        log.add(series(model="churn", signature=CHURN_SIGNATURE), [answered])
+        log.add(series("INTERNAL", model="churn", signature=CHURN_SIGNATURE), [("c.1.b", 0, 1e-6, 0.0, 1, {}, None)])
 
     run(tmp_path, use)
-    rows = table(predictions_folder(tmp_path, "churn", 1))
+    rows = as_predictions(table(predictions_folder(tmp_path, "churn", 1))).to_pylist()
     assert [r["in_contract"] for r in rows] == ["One year", None, "x", None]
+    assert rows[0]["in_tenure"] == 1.0
+    assert np.isnan(rows[1]["in_tenure"])
 
 
-def test_a_full_log_drops_and_counts(tmp_path: Path) -> None:
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=20))
+def test_what_is_read_as_predictions_is_what_was_recorded(requests: list[tuple[int, bool]]) -> None:
+    records = [record(rows, prediction_id=f"p{n}", failed=failed) for n, (rows, failed) in enumerate(requests)]
+    batch = request_batch(RATING_SIGNATURE, [(series(), records)])
+    read = as_predictions(pa.Table.from_batches([batch, batch]))
+    expected = [
+        (f"p{n}", row, row, row + 10, None if failed else float(row))
+        for _ in range(2)
+        for n, (rows, failed) in enumerate(requests)
+        for row in range(rows)
+    ]
+    columns = ("prediction_id", "row", "in_user_id", "in_item_id", "out_score")
+    assert list(zip(*(read.column(name).to_pylist() for name in columns), strict=True)) == expected
+    wanted = prediction_schema(RATING_SIGNATURE)
+    assert {field.name: field.type for field in read.schema} == {field.name: field.type for field in wanted}
+
+
+def test_a_full_log_drops_and_counts_and_the_disk_may_stall(tmp_path: Path) -> None:
+    large = 10_000  # rows: 0.2 MB
+    stalled = threading.Event()
+
     async def use(log: PredictionLog) -> None:
-        for _ in range(4):
-            log.add("mf", 1, RATING_SIGNATURE, logged(2))
+        log._thread.submit(stalled.wait, 10)
+        log.before_flush = lambda: log.add(series(), [record(large)])
+        waiting = asyncio.get_running_loop().create_task(log.flush())
+        for _ in range(20):
+            await asyncio.sleep(0)
+            log.before_flush()
+        log.before_flush = lambda: None
+        stalled.set()
+        await waiting
 
-    metrics = run(tmp_path, use, max_pending_rows=5)
-    assert len(table(predictions_folder(tmp_path, "mf", 1))) == 4
-    assert sample(metrics, "driftwheel_prediction_log_dropped_rows_total", model="mf") == 4
+    metrics = run(tmp_path, use, max_pending_mib=1, flush_interval_ms=60_000)
+    dropped = sample(metrics, "driftwheel_prediction_log_dropped_rows_total", model="mf")
+    logged = sample(metrics, "driftwheel_prediction_log_rows_total", model="mf")
+    assert (dropped or 0) + (logged or 0) == 21 * large
+    assert logged == 5 * large
+    assert as_predictions(table(predictions_folder(tmp_path, "mf", 1))).num_rows == logged
 
 
-def test_the_sample_decides_what_is_wanted(tmp_path: Path) -> None:
-    wanted = []
-
+def test_a_retired_version_is_sealed_and_forgotten(tmp_path: Path) -> None:
     async def use(log: PredictionLog) -> None:
-        wanted.append(log.wants())
+        log.add(series(), [record(2)])
+        await log.forget("mf", 1)
+        assert table(predictions_folder(tmp_path, "mf", 1)).num_rows == 1
+        assert log._tables == {}
 
-    for share in (0.4, 0.6, 1.0):
-        run(tmp_path, use, sample=share)
-    assert wanted == [False, True, True]
+    run(tmp_path, use, flush_interval_ms=60_000)
 
 
 def test_feedback_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
@@ -104,5 +144,5 @@ def test_feedback_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
         assert all(f"mf.1.{n}".encode() in content for n in range(50))
 
     metrics = run(tmp_path, use, flush_interval_ms=60_000)
-    assert len(table(feedback_folder(tmp_path))) == 50
+    assert table(feedback_folder(tmp_path)).num_rows == 50
     assert sample(metrics, "driftwheel_feedback_total", model="mf") == 50

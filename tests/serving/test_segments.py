@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serving import segments
 from serving.segments import SegmentWriter, repair_segments, whole_batches
 
 SCHEMA = pa.schema([pa.field("n", pa.int64())])
@@ -18,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from serving.segments import SegmentWriter
 schema = pa.schema([pa.field("n", pa.int64())])
-writer = SegmentWriter(Path(sys.argv[1]), schema, seal_rows=10**9, seal_after_s=1e9)
+writer = SegmentWriter(Path(sys.argv[1]), schema, seal_bytes=10**9, seal_after_s=1e9)
 for n in range(10**9):
     writer.append(pa.record_batch([pa.array([n])], schema=schema))
     print(n, flush=True)
@@ -34,7 +35,7 @@ def rows(folder: Path) -> list[int]:
 
 
 def test_a_full_segment_is_sealed(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=3, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=300, seal_after_s=1e9)
     writer.append(batch(1, 2))
     assert rows(tmp_path) == []
     writer.append(batch(3, 4))
@@ -46,14 +47,14 @@ def test_a_full_segment_is_sealed(tmp_path: Path) -> None:
 
 
 def test_an_old_segment_is_sealed(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=0)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=10**9, seal_after_s=0)
     writer.append(batch(1))
     writer.seal_if_due()
     assert rows(tmp_path) == [1]
 
 
 def test_the_whole_part_of_a_torn_segment_is_kept(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=10**9, seal_after_s=1e9)
     writer.append(batch(*range(100)))
     (path,) = tmp_path.glob("*.arrows")
     whole = path.stat().st_size
@@ -68,7 +69,7 @@ def test_the_whole_part_of_a_torn_segment_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 40])
 def test_a_segment_torn_in_its_schema_holds_nothing(tmp_path: Path, length: int) -> None:
-    writer = SegmentWriter(tmp_path / "w", SCHEMA, seal_rows=10**9, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path / "w", SCHEMA, seal_bytes=10**9, seal_after_s=1e9)
     writer.append(batch(1))
     (path,) = (tmp_path / "w").glob("*.arrows")
     (tmp_path / "t").mkdir()
@@ -79,7 +80,7 @@ def test_a_segment_torn_in_its_schema_holds_nothing(tmp_path: Path, length: int)
 
 
 def test_a_full_disk_loses_no_row_that_was_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=10**9, seal_after_s=1e9)
     writer.append(batch(1, 2))
 
     def write_half(_: pa.RecordBatch) -> None:
@@ -99,10 +100,10 @@ def test_a_full_disk_loses_no_row_that_was_acknowledged(tmp_path: Path, monkeypa
 def test_a_segment_that_cannot_be_sealed_stays_and_the_log_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=1, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=1, seal_after_s=1e9)
     writer.append(batch(1))
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(pq, "write_table", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             writer.seal_if_due()
     writer.append(batch(2))
@@ -113,7 +114,7 @@ def test_a_segment_that_cannot_be_sealed_stays_and_the_log_goes_on(
 
 
 def test_a_segment_that_cannot_be_read_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=1, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=1, seal_after_s=1e9)
     writer.append(batch(1))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
@@ -125,7 +126,7 @@ def test_a_segment_that_cannot_be_read_is_not_deleted(tmp_path: Path, monkeypatc
 
 
 def test_a_living_process_segment_is_left_alone(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, seal_rows=10**9, seal_after_s=1e9)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=10**9, seal_after_s=1e9)
     writer.append(batch(1))
     assert repair_segments(tmp_path) == 0
     writer.append(batch(2))
@@ -142,3 +143,21 @@ def test_a_killed_writer_loses_nothing_that_it_had_acknowledged(tmp_path: Path) 
     stored = rows(tmp_path)
     assert stored == list(range(len(stored)))
     assert len(stored) > acknowledged
+
+
+def test_a_segment_that_another_worker_repairs_before_it_is_locked_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = segments.fcntl.flock
+
+    def repaired_first(file, how: int) -> None:
+        monkeypatch.setattr(segments.fcntl, "flock", locked)
+        assert repair_segments(tmp_path) == 1
+        locked(file, how)
+
+    monkeypatch.setattr(segments.fcntl, "flock", repaired_first)
+    writer = SegmentWriter(tmp_path, SCHEMA, seal_bytes=10**9, seal_after_s=1e9)
+    writer.append(batch(1, 2))
+    assert repair_segments(tmp_path) == 0
+    writer.seal()
+    assert rows(tmp_path) == [1, 2]

@@ -1,20 +1,12 @@
 """The Open Inference Protocol over gRPC, asked by grpcio."""
 
-import asyncio
-import contextlib
-import gzip
-import re
 import struct
 
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from driftwheel.errors import InvalidRequestError, TooLargeError
 from serving._proto import open_inference_pb2 as pb
-from serving.transports.grpc import deadline, parsed, read_message
 from tests.serving.conftest import Live, rating_request, scores_of
 
 pytestmark = pytest.mark.system
@@ -172,64 +164,18 @@ def test_gzip_is_read(live: Live) -> None:
     assert scores_of(answer) == pytest.approx([3.1])
 
 
-def read(body: bytes, encoding: bytes = b"", *, limit: int = 1000) -> bytes:
-    """What the transport makes of a body that comes in two parts."""
-    events = iter([{"type": "http.request", "body": part, "more_body": not last} for part, last in halves(body)])
-
-    async def receive() -> dict:
-        return next(events)
-
-    return asyncio.run(read_message({"headers": [(b"grpc-encoding", encoding)]}, receive, limit))
-
-
-def halves(body: bytes) -> list[tuple[bytes, bool]]:
-    return [(body[: len(body) // 2], False), (body[len(body) // 2 :], True)]
-
-
-@pytest.mark.parametrize(
-    ("body", "encoding", "says"),
-    [
-        (b"", b"", "a gRPC call must hold one message, got 0 bytes"),
-        (b"\0\0\0\0\x09abc", b"", "the gRPC frame claims 9 bytes, 3 came"),
-        (b"\0\0\0\0\x02abc", b"", "the gRPC frame claims 2 bytes, 3 came"),
-        (b"\1\0\0\0\x03abc", b"br", "compressed with gzip, got 'br'"),
-        (b"\1\0\0\0\x03abc", b"gzip", "the message is not gzip"),
-        (struct.pack(">BI", 1, 20) + gzip.compress(b"x" * 999)[:20], b"gzip", "cut short"),
-    ],
-)
-def test_bytes_that_are_no_frame_are_refused(body: bytes, encoding: bytes, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=re.escape(says)):
-        read(body, encoding)
-
-
-def test_a_bomb_is_not_inflated() -> None:
-    bomb = gzip.compress(bytes(50_000))
-    assert len(bomb) < 1000
-    with pytest.raises(TooLargeError, match="more than 1000 bytes once decompressed"):
-        read(struct.pack(">BI", 1, len(bomb)) + bomb, b"gzip")
-
-
-@given(st.binary(max_size=500))
-def test_a_whole_frame_is_read_back(message: bytes) -> None:
-    assert read(struct.pack(">BI", 0, len(message)) + message) == message
-    packed = gzip.compress(message)
-    assert read(struct.pack(">BI", 1, len(packed)) + packed, b"gzip") == message
-
-
-@given(st.binary(max_size=200))
-def test_no_bytes_make_the_parser_fail_otherwise(message: bytes) -> None:
-    with contextlib.suppress(InvalidRequestError):
-        parsed(pb.ModelInferRequest, message)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"), [(b"5S", 5), (b"250m", 0.25), (b"99999999n", 0.099999999), (b"1H", 3600)]
-)
-def test_grpc_timeout(header: bytes, seconds: float) -> None:
-    assert deadline(header, 100.0) == pytest.approx(100 + seconds)
-
-
-@pytest.mark.parametrize("header", [b"soon", b"5", b"S", b"-5S", b"123456789S", b"5s"])
-def test_a_grpc_timeout_of_another_form_is_refused(header: bytes) -> None:
-    with pytest.raises(InvalidRequestError, match="grpc-timeout must be"):
-        deadline(header, 0.0)
+def test_a_timeout_in_the_message_counts_like_a_deadline(live: Live) -> None:
+    late = rating_request([7], [10])
+    late.parameters["timeout"].int64_param = 0
+    assert refused(live.stub.ModelInfer, late)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    in_time = rating_request([7], [10])
+    in_time.parameters["timeout"].int64_param = 60_000_000
+    assert scores_of(live.stub.ModelInfer(in_time)) == pytest.approx([3.1])
+    for wrong in ({"string_param": "1s"}, {"int64_param": -1}):
+        request = rating_request([7], [10])
+        request.parameters["timeout"].CopyFrom(pb.InferParameter(**wrong))
+        code, message = refused(live.stub.ModelInfer, request)
+        assert (code, "'timeout' must be a whole number of microseconds" in message) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            True,
+        )

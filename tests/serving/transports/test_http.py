@@ -102,8 +102,8 @@ def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
         ("/v1/recommend", {"k": 3}, 400, "user_id"),
         ("/v1/recommend", {"user_id": 1, "limit": 3}, 400, "limit"),
         ("/v1/recommend", {"user_id": 1, "model": "churn"}, 400, "model 'churn' does churn, not rating"),
-        ("/v1/churn", {"customers": []}, 400, "at least one customer"),
-        ("/v1/churn", {"customers": [{"age": 3}]}, 400, "customers[0] has the unknown feature 'age'"),
+        ("/v1/churn", {"customers": []}, 400, "customers must hold at least one row"),
+        ("/v1/churn", {"customers": [{"age": 3}]}, 400, "customers[0] has the unknown input 'age'"),
         (
             "/v1/churn",
             {"customers": [{"tenure": "long"}]},
@@ -126,6 +126,16 @@ def test_feedback_is_accepted_once_it_is_on_disk(live: Live) -> None:
         ("/v1/feedback", {"feedback": [{"prediction_id": "mf.1." + "a" * 200, "label": 4}]}, 400, "prediction_id"),
         ("/v1/nothing?" + "&".join(f"a{n}=1" for n in range(300)), {}, 404, "no such path"),
         ("/v1/nothing", {}, 404, "no such path: /v1/nothing"),
+        (
+            "/v1/churn",
+            {"customers": [{}, {}], "customer_ids": [1]},
+            400,
+            "customer_ids must name each of the 2 customers",
+        ),
+        ("/v2/models/mf%2Fx/infer", infer_body([1], [1]), 404, "no model 'mf/x'"),
+        ("/v2/models/%FF/infer", infer_body([1], [1]), 400, "bytes that are not ASCII"),
+        ("/v2/models//infer", infer_body([1], [1]), 405, "this path takes GET"),
+        ("/v2/models/mf/versions/latest/infer", infer_body([1], [1]), 404, "versions are whole numbers, got 'latest'"),
     ],
 )
 def test_bad_requests_name_the_field(live: Live, path: str, body: dict, status: int, says: str) -> None:
@@ -141,7 +151,7 @@ def test_bytes_that_are_no_json(live: Live) -> None:
 
 def test_wrong_methods_and_large_bodies(live: Live) -> None:
     answer = live.http.get("/v1/churn")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
     assert live.http.post("/v1/churn", content=b" " * 70_000).status_code == 413
 
     def drip():
@@ -151,11 +161,16 @@ def test_wrong_methods_and_large_bodies(live: Live) -> None:
     assert live.http.post("/v1/churn", content=drip()).status_code == 413
 
 
+def counted(live: Live, **labels: str) -> float:
+    """Requests with these labels, as Prometheus would read it."""
+    families = text_string_to_metric_families(live.http.get("/metrics").text)
+    samples = [s for f in families for s in f.samples if s.name == "driftwheel_requests_total"]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
 def test_every_request_is_counted_where_prometheus_finds_it(live: Live) -> None:
     def count(**labels: str) -> float:
-        families = text_string_to_metric_families(live.http.get("/metrics").text)
-        samples = [s for f in families for s in f.samples if s.name == "driftwheel_requests_total"]
-        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+        return counted(live, **labels)
 
     answered, refused = {"model": "mf", "arm": "stable", "protocol": "http", "code": "OK"}, {"code": "NOT_FOUND"}
     before = count(**answered), count(**refused)
@@ -164,13 +179,116 @@ def test_every_request_is_counted_where_prometheus_finds_it(live: Live) -> None:
     assert (count(**answered), count(**refused)) == (before[0] + 1, before[1] + 1)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "content", "code"),
+    [
+        ("POST", "/v2/models/mf/infer", b"{", "INVALID_ARGUMENT"),
+        ("POST", "/v2/models/mf/infer", b" " * 70_000, "RESOURCE_EXHAUSTED"),
+        ("POST", "/v1/feedback", b'{"feedback": [{"prediction_id": "x", "label": 1}]}', "INVALID_ARGUMENT"),
+        ("POST", "/v1/nothing", b"", "NOT_FOUND"),
+        ("GET", "/v1/churn", b"", "UNIMPLEMENTED"),
+        ("POST", "/v2/repository/models/mf/load", b"", "PERMISSION_DENIED"),
+        ("POST", "/v2/models/mf/versions/9/infer", json.dumps(infer_body([7], [10])).encode(), "NOT_FOUND"),
+        ("POST", "/v1/churn", b'{"customers": []}', "INVALID_ARGUMENT"),
+    ],
+)
+def test_every_refusal_is_counted_once(live: Live, method: str, path: str, content: bytes, code: str) -> None:
+    before = counted(live, code=code), counted(live)
+    assert live.http.request(method, path, content=content).status_code >= 400
+    assert (counted(live, code=code), counted(live)) == (before[0] + 1, before[1] + 1)
+
+
 def test_a_page_of_another_site_is_refused(live: Live) -> None:
     answer = live.http.post("/v1/recommend", json={"user_id": 15}, headers={"sec-fetch-site": "cross-site"})
-    assert (answer.status_code, answer.json()) == (401, {"error": "requests from pages of other sites are refused"})
+    assert (answer.status_code, answer.json()) == (403, {"error": "requests from pages of other sites are refused"})
     assert (
         live.http.post("/v1/recommend", json={"user_id": 15}, headers={"sec-fetch-site": "same-origin"}).status_code
         == 200
     )
+
+
+def test_a_link_from_another_site_is_followed(live: Live) -> None:
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert live.http.get("/docs", headers=headers).status_code == 200
+    assert live.http.post("/v1/recommend", json={"user_id": 15}, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/models/mf", "/v2/models/mf/", "/v2/models/%6Df", "/v2/models/mf?verbose=1&x", "/v2//models/mf"]
+)
+def test_one_path_spelt_in_several_ways(live: Live, path: str) -> None:
+    assert live.http.get(path).json()["name"] == "mf"
+
+
+def test_methods_that_every_path_knows(live: Live) -> None:
+    body, head = live.http.get("/v2/models/mf"), live.http.head("/v2/models/mf")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(body.content)))
+    options = live.http.options("/v2/models/mf")
+    assert (options.status_code, options.headers["allow"], options.content) == (204, "GET, HEAD, OPTIONS", b"")
+    for method in ("DELETE", "PATCH", "QUERY"):
+        answer = live.http.request(method, "/v2/models/mf")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert answer.json() == {"error": f"this path takes GET, HEAD, OPTIONS, got {method}"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("APPLICATION/JSON", 200),
+        ("application/vnd.kserve+json", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/plain", 200),
+        ("", 200),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/xml", 415),
+        ("text/html", 415),
+    ],
+)
+def test_content_types(live: Live, kind: str, status: int) -> None:
+    for path in ("/v2/models/mf/infer", "/v2/repository/index"):
+        body = infer_body([7], [10]) if path.endswith("infer") else {}
+        answer = live.http.post(path, content=json.dumps(body), headers={"content-type": kind})
+        assert answer.status_code == status, answer.text
+        if status == 415:
+            assert f"must be application/json, got content-type '{kind.partition(';')[0]}'" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'{"user_id": NaN}', "invalid character"),
+        (b'{"user_id": 1, "k": Infinity}', "invalid character"),
+        (b'{"user_id": 1} x', "trailing characters"),
+        (b'{"user_id": "\xff"}', "utf-8"),
+        (b'{"user_id": ' + b"9" * 5000 + b"}", "out of range"),
+        (b'{"user_id": 1, "k": 1e400}', "k"),
+        (b'{"user_id": 1, "exclude": ' + b"[" * 3000 + b"]" * 3000 + b"}", "exclude"),
+        (b"null", "Expected `object`"),
+    ],
+)
+def test_json_that_is_odd(live: Live, text: bytes, says: str) -> None:
+    answer = live.http.post("/v1/recommend", content=text)
+    assert (answer.status_code, says in answer.json()["error"]) == (400, True), answer.text
+
+
+def test_of_keys_that_come_twice_the_last_counts(live: Live) -> None:
+    answer = live.http.post("/v1/recommend", content=b'{"user_id": 1, "user_id": 15, "k": 1}').json()
+    assert answer["user_id"] == 15
+
+
+def test_a_deadline_in_a_header(live: Live) -> None:
+    body = infer_body([7], [10])
+    assert (
+        live.http.post("/v2/models/mf/infer", json=body, headers={"x-request-timeout-ms": "60000"}).status_code == 200
+    )
+    for path, content in (("/v2/models/mf/infer", body), ("/v1/churn", {"customers": [{}]})):
+        answer = live.http.post(path, json=content, headers={"x-request-timeout-ms": "0"})
+        assert (answer.status_code, answer.json()["error"]) == (504, "the deadline passed before the model ran")
+    for value in ("x", "-1", "1.5", "", "9" * 30):
+        answer = live.http.post("/v2/models/mf/infer", json=body, headers={"x-request-timeout-ms": value})
+        assert (answer.status_code, "x-request-timeout-ms must be" in answer.json()["error"]) == (400, True)
 
 
 JSON = st.recursive(

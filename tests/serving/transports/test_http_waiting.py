@@ -1,0 +1,75 @@
+"""Clients that leave, that set deadlines and that come too many, while a model is busy."""
+
+import contextlib
+from collections.abc import Generator
+from unittest import mock
+
+import httpx
+import pytest
+
+from serving.front_door import running
+from tests.serving.conftest import Live, connected, prepared_home, rating_request, scores_of
+from tests.serving.transports.test_grpc_cancellation import SLOW_USER, number, slow_graph, until
+from tests.serving.transports.test_http import infer_body
+
+pytestmark = pytest.mark.system
+
+ROWS = infer_body([7, 15, 99], [10, 20, 30])
+PREDICTIONS = [{"user_id": 7, "item_id": 10}] * 3
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
+    """A server whose model can be kept busy, with a short queue."""
+    limits = {"port": 0, "inline_run_us": 0, "max_queued_rows": 3}
+    with mock.patch("tests.bundles.rating_graph", slow_graph):
+        settings = prepared_home(tmp_path_factory.mktemp("home"), serving=limits)
+    with running(settings) as (door, address), connected(settings, door, address) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def occupied(live: Live) -> Generator[None]:
+    """The model runs for about a second, beginning before the block does."""
+    slow = live.stub.ModelInfer.future(rating_request([SLOW_USER], [10]), timeout=60)
+    until(lambda: number(live, "driftwheel_requests_in_flight") >= 2)  # this question is the other one
+    yield
+    assert scores_of(slow.result()) == pytest.approx([3.3])
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v2/models/mf/infer", ROWS), ("/predictions/mf", PREDICTIONS)])
+def test_a_client_that_leaves_is_not_answered(busy: Live, path: str, body: object) -> None:
+    cancelled, runs = number(busy, "driftwheel_cancelled_requests_total"), number(busy, "driftwheel_run_rows_count")
+    with occupied(busy), httpx.Client(base_url=busy.address.url) as leaving:
+        with pytest.raises(httpx.ReadTimeout):
+            leaving.post(path, json=body, timeout=0.1)
+        until(lambda: number(busy, "driftwheel_cancelled_requests_total") > cancelled)
+    assert busy.http.post(path, json=body).status_code == 200
+    assert number(busy, "driftwheel_cancelled_requests_total") - cancelled == 1
+    assert number(busy, "driftwheel_run_rows_count") - runs == 2
+    until(lambda: number(busy, "driftwheel_requests_in_flight") == 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/v2/models/mf/infer", {**ROWS, "parameters": {"timeout": 50_000}}, {}),
+        ("/predictions/mf", PREDICTIONS, {"x-request-timeout-ms": "50"}),
+    ],
+)
+def test_what_expires_in_the_queue_is_not_run(busy: Live, path: str, body: object, headers: dict) -> None:
+    runs = number(busy, "driftwheel_run_rows_count")
+    with occupied(busy):
+        answer = busy.http.post(path, json=body, headers=headers)
+    assert answer.status_code == 504, answer.text
+    assert number(busy, "driftwheel_run_rows_count") - runs == 1
+
+
+def test_too_much_at_once_is_told_when_to_come_again(busy: Live) -> None:
+    with occupied(busy):
+        waiting = busy.stub.ModelInfer.future(rating_request([7, 15, 99], [10, 20, 30]), timeout=60)
+        until(lambda: number(busy, "driftwheel_queued_rows") >= 3)
+        for path, body in (("/v2/models/mf/infer", ROWS), ("/predictions/mf", PREDICTIONS)):
+            answer = busy.http.post(path, json=body)
+            assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (429, True), answer.text
+        assert len(scores_of(waiting.result())) == 3

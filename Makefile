@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help up test check proto bench clean
+.PHONY: help up test check proto bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,8 +28,14 @@ check: $(VENV)/.installed-dev ## Lint, types, import contracts, generated code u
 proto: $(VENV)/.installed-dev ## Generate serving/_proto from proto/
 	PYTHON=$(BIN)/python proto/generate.sh
 
-bench: $(VENV)/.installed-dev ## Run the load benchmark
+bench: $(VENV)/.installed-dev ## Run the load benchmark (docs/benchmarks.md names the others)
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+soak: $(VENV)/.installed-dev ## Ten minutes of mixed load while versions switch: nothing may leak or fail
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## Ten minutes of damaged requests: no fault may be the server's own
+	$(BIN)/python -m benchmarks.fuzz $(ARGS)
 
 clean: ## Delete the virtual environment and caches (not the home folder)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,27 +1,26 @@
-"""What the prediction log costs for each request: building the Arrow batch, writing it, sealing it to Parquet.
+"""What the prediction log costs for each request: gathering it, building the Arrow batch, writing it; and sealing it, later and
+elsewhere.
 
-Run with ``python -m benchmarks.log``. Beside the log's own layout (a row for each request, with lists) stands the layout
-that it replaced (a row for each pair). CPU time, the best of several runs; what counts is the ratio.
+Run with ``python -m benchmarks.log``. CPU time, the best of several runs; what counts is the ratio.
 """
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from driftwheel.contracts import Arm, InputSpec, OutputSpec, Signature
-from driftwheel.predictions import as_predictions, request_schema
+from driftwheel.predictions import request_schema
 from serving.prediction_log import request_batch
-from serving.recording import Record, Series
-from serving.segments import SegmentWriter
+from serving.recording import Series
+from serving.segments import SegmentWriter, seal_segment
 
 RESULTS = Path(__file__).parent / "results" / "log.json"
 
@@ -36,28 +35,33 @@ SIGNATURE = Signature(
 )
 
 
-def records(requests: int, pairs: int) -> list[Record]:
-    """Requests as the recorder keeps them, ids drawn at random."""
+Request = tuple[dict[str, bytes], dict[str, bytes]]
+
+
+def made(requests: int, pairs: int) -> list[Request]:
+    """Inputs and outputs of requests, as the core hands them over; ids drawn at random."""
     random = np.random.default_rng(0)
 
     def ids(bound: int) -> bytes:
         return random.integers(0, bound, pairs).astype("<i8").tobytes()
 
     return [
-        (
-            f"mf.1.0123456789ab{n:x}",
-            1_700_000_000_000_000 + n,
-            1e-4,
-            1e-5,
-            pairs,
-            {"user_id": ids(1000), "item_id": ids(2000)},
-            {"rating": random.random(pairs, dtype=np.float32)},
-        )
-        for n in range(requests)
+        ({"user_id": ids(1000), "item_id": ids(2000)}, {"rating": random.random(pairs, dtype=np.float32).tobytes()})
+        for _ in range(requests)
     ]
 
 
-def best_us(work: Callable[[], object], requests: int, *, times: int = 5) -> float:
+def gather(series: Series, requests: list[Request]) -> None:
+    """Requests as the recorder takes them."""
+    for n, (inputs, outputs) in enumerate(requests):
+        rows = len(outputs["rating"]) // 4
+        series.gathered.append(f"mf.1.0123456789ab{n:x}", 1_700_000_000_000_000 + n, 1e-4, 1e-5, rows, inputs, outputs)
+
+
+_TIMES = 5
+
+
+def best_us(work: Callable[[], object], requests: int, *, times: int = _TIMES) -> float:
     """CPU microseconds for each request, the best of several runs."""
     taken: list[float] = []
     for _ in range(times):
@@ -70,33 +74,34 @@ def best_us(work: Callable[[], object], requests: int, *, times: int = 5) -> flo
 def measure(requests: int, pairs: int, folder: Path) -> dict[str, dict[str, float]]:
     """Microseconds and bytes for each request, by layout and compression."""
     series = Series("mf", 1, SIGNATURE, Arm.STABLE, "grpc", "infer", "OK", "mf.1.")
-    given = records(requests, pairs)
-    batch = request_batch(SIGNATURE, [(series, given)])
-    rows = as_predictions(pa.Table.from_batches([batch])).combine_chunks().to_batches()[0]
 
-    def written(one: pa.RecordBatch, compression: str) -> Path:
-        writer = SegmentWriter(
-            folder / compression, one.schema, seal_bytes=2**40, seal_after_s=1e9, compression=compression
-        )
-        writer.append(one)
-        writer.seal()
-        return max((folder / compression).glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    given = made(requests, pairs)
 
-    results: dict[str, dict[str, float]] = {}
-    build_us = best_us(lambda: request_batch(SIGNATURE, [(series, given)]), requests)
-    for compression in ("none", "lz4", "zstd"):
-        results[f"requests, {compression}"] = {
-            "build_us": build_us,
-            "write_and_seal_us": best_us(lambda c=compression: written(batch, c), requests),
-            "bytes": written(batch, compression).stat().st_size / requests,
-        }
-    path = folder / "rows.parquet"
-    results["pairs (as it was), snappy"] = {
-        "build_us": best_us(lambda: as_predictions(pa.Table.from_batches([batch])), requests),
-        "write_and_seal_us": best_us(lambda: pq.write_table(pa.Table.from_batches([rows]), path), requests),
-        "bytes": path.stat().st_size / requests,
-    }
+    def gathered() -> None:
+        series.gathered.empty()
+        gather(series, given)
+
+    results = {"gather": {"us": best_us(gathered, requests)}}
+    batch = request_batch(SIGNATURE, series, series.gathered)
     assert batch.schema == request_schema(SIGNATURE)  # noqa: S101 (what is measured is what is stored)
+    results["build the batch"] = {"us": best_us(lambda: request_batch(SIGNATURE, series, series.gathered), requests)}
+    writer = SegmentWriter(folder / "stream", batch.schema, finish_bytes=2**40, finish_after_s=1e9)
+    writer.append(batch)  # which takes the memory that later ones use again
+    before = writer.bytes
+    write_us = best_us(lambda: writer.append(batch), requests, times=_TIMES)
+    results["write"] = {"us": write_us, "bytes": (writer.bytes - before) / _TIMES / requests}
+    writer.finish()
+    (stream,) = (folder / "stream").glob("*.arrows")
+    for compression in ("none", "lz4", "zstd"):
+        copy = folder / f"{compression}.arrows"
+
+        def seal(copy: Path = copy, compression: str = compression) -> None:
+            seal_segment(copy, compression=compression)
+
+        shutil.copyfile(stream, copy)
+        us = best_us(seal, requests * (_TIMES + 1), times=1)
+        size = copy.with_suffix(".parquet").stat().st_size
+        results[f"seal, {compression}"] = {"us": us, "bytes": size / requests / (_TIMES + 1)}
     return results
 
 
@@ -105,13 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
     everything: dict[str, dict[str, dict[str, float]]] = {}
-    table = Table("pairs of a request", "layout, compression", "build us", "write and seal us", "bytes")
+    table = Table("pairs of a request", "stage", "us", "bytes")
     with tempfile.TemporaryDirectory() as folder:
-        for requests, pairs in ((4000, 1), (500, 1000)):
-            found = everything[str(pairs)] = measure(requests, pairs, Path(folder))
+        for requests, pairs in ((4000, 1), (200, 1000)):
+            found = everything[str(pairs)] = measure(requests, pairs, Path(folder) / str(pairs))
             for name, one in found.items():
-                numbers = (f"{one[key]:,.1f}" for key in ("build_us", "write_and_seal_us", "bytes"))
-                table.add_row(str(pairs), name, *numbers)
+                table.add_row(str(pairs), name, f"{one['us']:,.2f}", f"{one['bytes']:,.0f}" if "bytes" in one else "")
     Console().print(table)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(everything, indent=2))

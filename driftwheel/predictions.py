@@ -1,27 +1,15 @@
-"""What the prediction log and the feedback log hold: the one agreement between the server and monitoring.
-
-::
-
-    <log>/predictions/<model>/<version>/   segments with the columns of ``request_schema``, one row for each request
-    <log>/feedback/                        segments with the columns of ``FEEDBACK_SCHEMA``, one row for each label
+"""What the prediction log and the feedback log hold: the one agreement between the server and monitoring. (``log_layout`` says
+where they lie.)
 
 Inputs and outputs of a request are lists, just as they came and went: a thousand pairs cost the server one copy of their
 bytes, and not a thousand rows. Readers want predictions; ``as_predictions`` makes them.
-
-A segment is ``<stamp>-<process>-<n>.arrows`` while its process appends record batches to it (an Arrow IPC stream; the
-torn tail of a killed process is cut off by whoever reads it), and ``<same name>.parquet`` once it is sealed.
 """
-
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftwheel.contracts import Datatype, Signature
-
-OPEN_SUFFIX = ".arrows"
-SEALED_SUFFIX = ".parquet"
 
 INPUT_PREFIX = "in_"
 OUTPUT_PREFIX = "out_"
@@ -123,13 +111,3 @@ def _values(lists: pa.ListArray, request: NDArray[np.int64], row: NDArray[np.int
     starts = lists.offsets.to_numpy()[:-1].astype(np.int64)
     missing = lists.is_null().to_numpy(zero_copy_only=False)[request]
     return lists.values.take(pa.array(np.where(missing, 0, starts[request] + row), mask=missing))
-
-
-def predictions_folder(log: Path, model: str, version: int) -> Path:
-    """Where one version's prediction segments lie."""
-    return log / "predictions" / model / str(version)
-
-
-def feedback_folder(log: Path) -> Path:
-    """Where feedback segments lie."""
-    return log / "feedback"

@@ -12,7 +12,7 @@ import msgspec
 from driftwheel.errors import DataError
 from driftwheel.files import waiting_lock
 
-EntryKind = Literal["gate", "verdict", "drift", "retrain", "rollout", "turn"]
+EntryKind = Literal["gate", "verdict", "drift", "retrain", "rollout"]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0

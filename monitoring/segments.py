@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 import structlog
 
 from driftwheel.files import TEMPORARY_PREFIX
-from driftwheel.predictions import OPEN_SUFFIX, SEALED_SUFFIX, is_whole
+from driftwheel.log_layout import OPEN_SUFFIX, SEALED_SUFFIX
+from driftwheel.predictions import is_whole
 
 _log = structlog.get_logger(__name__)
 

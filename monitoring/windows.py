@@ -5,15 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftwheel.contracts import Task
-from driftwheel.predictions import (
-    COMMON_FIELDS,
-    FEEDBACK_SCHEMA,
-    INPUT_PREFIX,
-    ROW,
-    ROWS,
-    as_predictions,
-    feedback_folder,
-)
+from driftwheel.log_layout import feedback_folder
+from driftwheel.predictions import COMMON_FIELDS, FEEDBACK_SCHEMA, INPUT_PREFIX, ROW, ROWS, as_predictions
 from monitoring.segments import read_segments
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        grpc = header(scope, b"content-type").startswith(b"application/grpc")
+        grpc = scope["path"] in self._grpc_paths or header(scope, b"content-type").startswith(b"application/grpc")
         transport = self._answer_grpc if grpc else self._answer_http
         self._in_flight += 1
         try:
@@ -139,6 +139,7 @@ class Application:
             max_request_bytes=settings.serving.max_request_bytes,
             unfinished=unfinished,
         )
+        self._grpc_paths = self._grpc.paths  # most calls are told by it, which is cheaper than to look for their header
         self._answer_grpc = self._tracing.grpc(self._grpc) if self._tracing else self._grpc
         self._answer_http = self._tracing.http(self._http, routes) if self._tracing else self._http
         await self._log.start()

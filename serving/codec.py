@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from driftwheel.contracts import Datatype, InputSpec
 from driftwheel.errors import InvalidRequestError
 
-Column = NDArray[Any] | bytes
+Raw = bytes | memoryview
+"""Bytes; a view (of bytes, one dimension) where they are many, and lie within something larger that was not copied apart."""
+
+Column = NDArray[Any] | Raw
 """One input's or output's values ``[rows]``; numbers may be their little-endian bytes, just as they came from the wire."""
 
 Columns = Mapping[str, Column]
@@ -27,7 +30,7 @@ _INT64 = struct.Struct("<q")
 _LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 
-def from_raw(spec: InputSpec, rows: int, raw: bytes) -> Column:
+def from_raw(spec: InputSpec, rows: int, raw: Raw) -> Column:
     """The values ``[rows]`` of a raw tensor: text as an array, numbers as the bytes that they are.
 
     Raises:
@@ -44,7 +47,7 @@ def from_raw(spec: InputSpec, rows: int, raw: bytes) -> Column:
     return raw
 
 
-def _bytes_from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[np.object_]:
+def _bytes_from_raw(spec: InputSpec, rows: int, raw: Raw) -> NDArray[np.object_]:
     """Each element is a 4-byte little-endian length and that many bytes."""
     values = np.empty(rows, dtype=object)
     position = 0
@@ -57,7 +60,7 @@ def _bytes_from_raw(spec: InputSpec, rows: int, raw: bytes) -> NDArray[np.object
             raise InvalidRequestError(
                 f"input {spec.name!r}: row {row} claims {length} bytes, {len(raw) - position} are left"
             )
-        values[row] = raw[position : position + length]
+        values[row] = bytes(raw[position : position + length])
         position += length
     if position != len(raw):
         raise InvalidRequestError(f"input {spec.name!r} has {len(raw) - position} bytes after its {rows} rows")
@@ -140,12 +143,12 @@ def key_of(value: Any) -> bytes:
 
 def first_key(column: Column) -> bytes:
     """The routing key in the first row of an input; raw bytes are those of an int64."""
-    return str(_INT64.unpack_from(column)[0]).encode() if isinstance(column, bytes) else key_of(column[0])
+    return key_of(column[0]) if isinstance(column, np.ndarray) else str(_INT64.unpack_from(column)[0]).encode()
 
 
 def as_array(spec: InputSpec, column: Column) -> NDArray[Any]:
     """The values ``[rows]``, without a copy."""
-    return np.frombuffer(column, dtype=NUMPY_TYPES[spec.datatype]) if isinstance(column, bytes) else column
+    return column if isinstance(column, np.ndarray) else np.frombuffer(column, dtype=NUMPY_TYPES[spec.datatype])
 
 
 def joined(spec: InputSpec, columns: Sequence[Column]) -> NDArray[Any]:
@@ -153,7 +156,7 @@ def joined(spec: InputSpec, columns: Sequence[Column]) -> NDArray[Any]:
     if len(columns) == 1:
         return as_array(spec, columns[0])
     if spec.datatype == "BYTES":
-        return np.concatenate(columns)
+        return np.concatenate([as_array(spec, column) for column in columns])
     dtype = NUMPY_TYPES[spec.datatype]
-    parts = [c if isinstance(c, bytes) else c.astype(dtype, copy=False).tobytes() for c in columns]
+    parts = [c.astype(dtype, copy=False).tobytes() if isinstance(c, np.ndarray) else c for c in columns]
     return np.frombuffer(b"".join(parts), dtype=dtype)

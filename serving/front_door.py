@@ -18,10 +18,11 @@ import find_libpython
 import structlog
 
 from driftwheel.errors import AddressInUseError, ConfigurationError
-from driftwheel.files import TEMPORARY_PREFIX, exclusive_lock
+from driftwheel.files import exclusive_lock
 from driftwheel.settings import Settings
 from serving import runtime
 from serving.runtime import ServerAddress
+from serving.sealing import Sealer
 from serving.security import secured
 from serving.supervisor import FrontDoor
 from serving.tracing import check_tracing
@@ -108,7 +109,8 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
         _socket_folder(settings) as folder,
     ):
         runtime.clear(settings)
-        door = FrontDoor(claimed, folder)
+        sealer = Sealer(claimed)
+        door = FrontDoor(claimed, folder, beside=sealer.look)
         try:
             address = door.wait_until_up()
             runtime.announce(settings, address)
@@ -116,7 +118,7 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
         finally:
             door.drain()
             runtime.clear(settings)
-            _seal_leftovers(settings)
+            sealer.close()
 
 
 @contextlib.contextmanager
@@ -129,15 +131,6 @@ def _socket_folder(settings: Settings) -> Generator[Path]:
         return
     folder.mkdir(mode=0o700, exist_ok=True)
     yield folder
-
-
-def _seal_leftovers(settings: Settings) -> None:
-    """Seal what the processes inside had no time to, now that nobody else writes to this home's log."""
-    from serving.segments import repair_segments  # pyarrow would cost the start a third of a second
-
-    repair_segments(settings.prediction_log)
-    for unfinished in settings.prediction_log.rglob(f"{TEMPORARY_PREFIX}*"):
-        unfinished.unlink(missing_ok=True)  # its rows are in the segment that has just been sealed
 
 
 def serve_until_signalled(settings: Settings) -> None:

@@ -1,8 +1,8 @@
 """The prediction log and the feedback log: bounded, off the hot path, safe against a kill.
 
-Every flush interval a thread turns what the recorder has gathered into Arrow batches, and that interval is what a crash
-loses at most. Feedback is acknowledged only once it is on disk; callers that arrive while the disk
-is busy share the next write.
+Every flush interval, and sooner where there is much, a thread writes what the recorder has gathered as Arrow batches; that
+interval is what a kill loses at most; a power cut may take some seconds more, since nobody was promised those rows. Feedback
+is acknowledged only once it is on disk; callers that arrive while the disk is busy share the next write.
 """
 
 import asyncio
@@ -17,31 +17,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import structlog
-from numpy.typing import NDArray
 
-from driftwheel.contracts import Datatype, Signature
+from driftwheel.contracts import Signature
 from driftwheel.errors import UnavailableError
-from driftwheel.predictions import (
-    FEEDBACK_SCHEMA,
-    INPUT_PREFIX,
-    OUTPUT_PREFIX,
-    ROWS,
-    feedback_folder,
-    predictions_folder,
-    request_schema,
-)
+from driftwheel.log_layout import feedback_folder, predictions_folder
+from driftwheel.predictions import FEEDBACK_SCHEMA, INPUT_PREFIX, OUTPUT_PREFIX, ROWS, request_schema
 from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
-from serving.codec import Column, text
-from serving.recording import Record, Series
-from serving.segments import SegmentWriter, repair_segments
+from serving.gathering import Gathered, GatheredColumn, TextColumn, offsets_of
+from serving.recording import Series
+from serving.segments import SegmentWriter
 
 _log = structlog.get_logger()
-
-
-_REQUEST_BYTES = 500
-_BYTES: dict[Datatype, int] = {"INT64": 8, "FP32": 4, "BYTES": 80}
-"""About what a pending request takes of memory, and each of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +45,7 @@ class Feedback:
 class _Table:
     writer: SegmentWriter
     signature: Signature
-    pending: list[tuple[Series, Sequence[Record]]]
+    pending: list[tuple[Series, Gathered]]
 
 
 class PredictionLog:
@@ -90,44 +77,48 @@ class PredictionLog:
         self._feedback_thread = ThreadPoolExecutor(1, thread_name_prefix="feedback-log")
         self._writing = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
+        self._write: asyncio.Future[None] | None = None
+        self._finish: asyncio.Future[None] | None = None
         self._closing = asyncio.Event()
-        self._feedback_writer = self._writer(feedback_folder(folder), FEEDBACK_SCHEMA)
+        self._feedback_writer = self._writer(feedback_folder(folder), FEEDBACK_SCHEMA, sync=True)
         self._feedback_pending: list[Feedback] = []
         self._feedback_flush: asyncio.Future[None] | None = None
 
-    def _writer(self, folder: Path, schema: pa.Schema) -> SegmentWriter:
+    def _writer(self, folder: Path, schema: pa.Schema, *, sync: bool = False) -> SegmentWriter:
         settings = self._settings
         return SegmentWriter(
             folder,
             schema,
-            seal_bytes=settings.seal_mib * 2**20,
-            seal_after_s=settings.seal_after_s,
-            compression=settings.compression,
+            finish_bytes=settings.seal_mib * 2**20,
+            finish_after_s=settings.seal_after_s,
+            sync=sync,
         )
 
     async def start(self) -> None:
-        """Repair what a killed process left, then flush on a schedule."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, repair_segments, self._folder)
+        """Flush on a schedule."""
         self._flusher = asyncio.create_task(self._flush_forever())
 
     async def close(self) -> None:
-        """Write all that is pending and seal every segment."""
+        """Write all that is pending and finish every segment."""
         # Asked to end and not cancelled: a cancelled flush would lose the rows that it had taken.
         self._closing.set()
         if self._flusher is not None:
             await self._flusher
         await self.flush()
         for table in self._tables.values():
-            await self._guarded(self._thread, table.writer.seal)
-        await self._guarded(self._feedback_thread, self._feedback_writer.seal)
+            await self._guarded(self._thread, table.writer.finish)
+        await self._guarded(self._feedback_thread, self._feedback_writer.finish)
         self._thread.shutdown()
         self._feedback_thread.shutdown()
 
-    def add(self, series: Series, records: Sequence[Record]) -> None:
-        """Take requests for the next flush, or drop and count them when too much is pending."""
-        size = _size(series, records)
+    def add(self, series: Series, gathered: Gathered) -> None:
+        """Take requests, to be written soon, or drop and count them when too much is pending. ``series`` gets the buffers
+        back.
+        """
+        size = gathered.held_bytes
         if self._pending_bytes + size > self._settings.max_pending_mib * 2**20:
-            self._metrics.dropped_rows.labels(series.model).inc(sum(record[4] for record in records))
+            self._metrics.dropped_rows.labels(series.model).inc(gathered.rows)
+            series.give_back(gathered)
             return
         self._pending_bytes += size
         table = self._tables.get((series.model, series.version))
@@ -135,13 +126,15 @@ class PredictionLog:
             folder = predictions_folder(self._folder, series.model, series.version)
             table = _Table(self._writer(folder, request_schema(series.signature)), series.signature, [])
             self._tables[(series.model, series.version)] = table
-        table.pending.append((series, records))
+        table.pending.append((series, gathered))
+        if self._write is None or self._write.done():
+            self._write = asyncio.ensure_future(self._write_pending())
 
     async def forget(self, model: str, version: int) -> None:
-        """Write and seal what there is of a version that has been retired."""
+        """Write and finish what there is of a version that has been retired."""
         await self.flush()
         if (table := self._tables.pop((model, version), None)) is not None:
-            await self._guarded(self._thread, table.writer.seal)
+            await self._guarded(self._thread, table.writer.finish)
 
     async def accept(self, feedback: Sequence[Feedback]) -> None:
         """Return once the labels are on disk.
@@ -169,16 +162,15 @@ class PredictionLog:
             self._metrics.feedback.labels(feedback.model).inc()
 
     async def _flush_forever(self) -> None:
-        writing: asyncio.Task[None] | None = None
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._settings.flush_interval_ms / 1000)
-            # A disk that stalls must not keep what arrives from being counted, and dropped when it is too much.
+            # Never waits for a disk that stalls: what arrives is to be counted, and dropped when it is too much.
             self.before_flush()
-            if writing is None or writing.done():
-                writing = asyncio.create_task(self._write_pending())
-        if writing is not None:
-            await writing
+            if self._finish is None or self._finish.done():
+                self._finish = asyncio.ensure_future(self._finish_due())
+        if self._finish is not None:
+            await self._finish
 
     async def flush(self) -> None:
         """Write what is pending now. What cannot be written is counted as dropped; serving goes on."""
@@ -187,17 +179,21 @@ class PredictionLog:
 
     async def _write_pending(self) -> None:
         async with self._writing:
-            taken = [(key, table, table.pending) for key, table in self._tables.items() if table.pending]
-            for _, table, _ in taken:
-                table.pending = []
-            for (model, _), table, pending in taken:
-                rows = sum(record[4] for _, records in pending for record in records)
-                written = await self._guarded(self._thread, _write, table, pending)
-                (self._metrics.logged_rows if written else self._metrics.dropped_rows).labels(model).inc(rows)
-                self._pending_bytes -= sum(_size(series, records) for series, records in pending)
-            for table in list(self._tables.values()):
-                await self._guarded(self._thread, table.writer.seal_if_due)
-            await self._guarded(self._feedback_thread, self._feedback_writer.seal_if_due)
+            while taken := [(key, table, table.pending) for key, table in self._tables.items() if table.pending]:
+                for _, table, _ in taken:
+                    table.pending = []
+                for (model, _), table, pending in taken:
+                    written = await self._guarded(self._thread, _write, table, pending)
+                    counter = self._metrics.logged_rows if written else self._metrics.dropped_rows
+                    for series, gathered in pending:
+                        counter.labels(model).inc(gathered.rows)
+                        self._pending_bytes -= gathered.held_bytes
+                        series.give_back(gathered)
+
+    async def _finish_due(self) -> None:
+        for table in list(self._tables.values()):
+            await self._guarded(self._thread, table.writer.finish_if_due)
+        await self._guarded(self._feedback_thread, self._feedback_writer.finish_if_due)
 
     @staticmethod
     async def _guarded(thread: Executor, work: Callable[..., None], *arguments: Any) -> bool:
@@ -214,62 +210,42 @@ async def _on_thread(thread: Executor, work: Callable[..., None], *arguments: An
     await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
 
 
-def _size(series: Series, records: Sequence[Record]) -> int:
-    """About what pending records take of memory, in bytes."""
-    row_bytes = sum(_BYTES[spec.datatype] for spec in (*series.signature.inputs, *series.signature.outputs))
-    return sum(_REQUEST_BYTES + record[4] * row_bytes for record in records)
+def _write(table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> None:
+    table.writer.append(*(request_batch(table.signature, series, gathered) for series, gathered in pending))
 
 
-def _write(table: _Table, pending: Sequence[tuple[Series, Sequence[Record]]]) -> None:
-    table.writer.append(request_batch(table.signature, pending))
-
-
-def request_batch(signature: Signature, pending: Sequence[tuple[Series, Sequence[Record]]]) -> pa.RecordBatch:
-    """One row for each request."""
+def request_batch(signature: Signature, series: Series, gathered: Gathered) -> pa.RecordBatch:
+    """One row for each request. Shares the memory of ``gathered``: to be written before that is emptied."""
     schema = request_schema(signature)
-    records = [record for _, group in pending for record in group]
-    ids, at_us, total_s, _, rows, inputs, outputs = zip(*records, strict=True)
-
-    def of_series(value: Callable[[Series], str]) -> pa.Array:
-        return pa.concat_arrays(
-            [pa.repeat(pa.scalar(value(series), pa.string()), len(group)) for series, group in pending]
-        )
-
+    count = len(gathered)
+    at_us, total_s, _, rows = gathered.facts().T
     columns: dict[str, pa.Array] = {
-        "prediction_id": pa.array(ids, pa.string()),
-        "at": pa.array(at_us, schema.field("at").type),
-        "arm": of_series(lambda series: str(series.arm)),
-        "kind": of_series(lambda series: series.kind),
-        "code": of_series(lambda series: series.code),
-        "latency_us": pa.array((np.array(total_s) * 1e6).astype(np.int32)),
-        ROWS: pa.array(rows, pa.int32()),
+        "prediction_id": pa.StringArray.from_buffers(
+            count, pa.py_buffer(offsets_of(gathered.ids.sizes())), pa.py_buffer(gathered.ids.content())
+        ),
+        "at": pa.array(at_us.astype(np.int64), schema.field("at").type),
+        "arm": pa.repeat(pa.scalar(str(series.arm), pa.string()), count),
+        "kind": pa.repeat(pa.scalar(series.kind, pa.string()), count),
+        "code": pa.repeat(pa.scalar(series.code, pa.string()), count),
+        "latency_us": pa.array((total_s * 1e6).astype(np.int32)),
+        ROWS: pa.array(rows.astype(np.int32)),
     }
-    for spec in signature.inputs:
-        name = INPUT_PREFIX + spec.name
-        columns[name] = _lists([request.get(spec.name) for request in inputs], schema.field(name).type)
-    for spec in signature.outputs:
-        name = OUTPUT_PREFIX + spec.name
-        given = [None if answer is None else answer.get(spec.name) for answer in outputs]
-        columns[name] = _lists(given, schema.field(name).type)
+    for prefix, group in ((INPUT_PREFIX, gathered.inputs), (OUTPUT_PREFIX, gathered.outputs)):
+        for column in group:
+            name = prefix + column.name
+            columns[name] = _lists(column, schema.field(name).type)
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
-def _lists(values: Sequence[Column | None], arrow_type: pa.ListType) -> pa.ListArray:
-    """A list for each request, null where there is none; numbers are copied once, as bytes."""
-    kind = arrow_type.value_type
-    if pa.types.is_string(kind):
-        return pa.array([None if one is None or isinstance(one, bytes) else text(one) for one in values], arrow_type)
-    dtype = np.dtype(kind.to_pandas_dtype())
-    parts = [b"" if one is None else one if isinstance(one, bytes) else _bytes_of(one, dtype) for one in values]
-    offsets = np.zeros(len(values) + 1, dtype=np.int32)
-    np.cumsum([memoryview(part).nbytes // dtype.itemsize for part in parts], out=offsets[1:])
-    numbers = pa.Array.from_buffers(kind, int(offsets[-1]), [None, pa.py_buffer(b"".join(parts))])
-    missing = [one is None for one in values]
-    return pa.ListArray.from_arrays(pa.array(offsets), numbers, mask=pa.array(missing) if any(missing) else None)
-
-
-def _bytes_of(values: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
-    return np.ascontiguousarray(values, dtype).data
+def _lists(column: GatheredColumn, arrow_type: pa.ListType) -> pa.ListArray:
+    """A list for each request, null where there is none."""
+    if isinstance(column, TextColumn):
+        return pa.array(column.values, arrow_type)
+    sizes = column.sizes()
+    offsets = offsets_of(np.maximum(sizes, 0) // column.dtype.itemsize)
+    numbers = pa.Array.from_buffers(arrow_type.value_type, int(offsets[-1]), [None, pa.py_buffer(column.content())])
+    missing = sizes < 0
+    return pa.ListArray.from_arrays(pa.array(offsets), numbers, mask=pa.array(missing) if missing.any() else None)
 
 
 def _feedback_batch(pending: Sequence[Feedback], at_us: int) -> pa.RecordBatch:

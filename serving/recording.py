@@ -1,15 +1,19 @@
 """What is kept of every request: its metrics, and its row in the prediction log.
 
-A request costs the event loop one tuple in a list. Every flush interval the tuples are turned into counts and into Arrow
-batches, many at a time; a scrape of the metrics does the counting at once, so that nothing it shows is late.
+A request costs the event loop one copy of its bytes. Every flush interval, or as soon as there is much, what was gathered is
+counted and handed to the log; a scrape of the metrics does the counting at once, so that nothing it shows is late.
 """
 
 import itertools
 import random
 import secrets
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from driftwheel.contracts import Arm, Signature
 from driftwheel.errors import DeadlineExceededError, OverloadedError, RequestError
@@ -17,13 +21,17 @@ from monitoring.metrics import ServingMetrics
 from serving.codec import Columns
 from serving.codes import OK_CODE, Code, code_of
 from serving.engine import LoadedVersion
+from serving.gathering import FACTS, Gathered
 
-Record = tuple[str, int, float, float, int, Columns, Columns | None]
-"""A request: prediction id, time in microseconds since the epoch, seconds in all and in the queue, rows, inputs, outputs
-(None where the model failed)."""
+_HAND_OVER_BYTES = 2**22
+"""What is gathered at most before the log gets it: enough that handing it over costs little for each request, and little
+enough that it is still in the processor's outer cache when it is written."""
 
-Unlogged = tuple[float, float, int]
-"""A request that the sample left out: seconds in all and in the queue, rows."""
+_SPARE = 2
+"""Emptied buffers that are kept for each series."""
+
+_COUNTED = FACTS.index("total_s")
+"""From here on, the facts are those that are counted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +47,25 @@ class Series:
     code: str
     prefix: str
     """What the prediction ids of this version begin with."""
-    records: list[Record] = field(default_factory=list[Record])
-    unlogged: list[Unlogged] = field(default_factory=list[Unlogged])
+    gathered: Gathered = field(init=False)
+    """Requests that are to be logged."""
+    unlogged: "array[float]" = field(default_factory=lambda: array("d"))
+    """Of requests that the sample left out: seconds in all and in the queue, rows, one after the other."""
+    spare: list[Gathered] = field(default_factory=list[Gathered])
+
+    def __post_init__(self) -> None:
+        self.gathered = Gathered(self.signature)
+
+    def take(self) -> Gathered:
+        """What has been gathered; ``give_back`` it once it is written."""
+        taken, self.gathered = self.gathered, self.spare.pop() if self.spare else Gathered(self.signature)
+        return taken
+
+    def give_back(self, gathered: Gathered) -> None:
+        """Use buffers again. May be called on any thread."""
+        gathered.empty()
+        if len(self.spare) < _SPARE:
+            self.spare.append(gathered)
 
 
 @dataclass(slots=True, eq=False)
@@ -74,14 +99,15 @@ class Statistics:
     """The last request, in microseconds since the epoch; 0 before the first."""
 
 
-Sink = Callable[[Series, Sequence[Record]], None]
+Sink = Callable[[Series, Gathered], None]
+"""Takes what is to be logged, and gives it back to its series in the end."""
 
 
 class Recorder:
     """Counts and logs.
 
     Args:
-        sink: Takes the records that are to be logged, at each flush.
+        sink: Takes what is to be logged.
         sample: The share of requests that are logged.
         enabled: False: nothing is counted (a benchmark's baseline).
         new_token: A new part of a prediction id for each call, unique over all processes and starts.
@@ -150,10 +176,12 @@ class Recorder:
             )
         prediction_id = series.prefix + self._new_token()
         if self._sample >= 1.0 or self._chance() < self._sample:
-            total_s = self._clock() - running.started
-            series.records.append((prediction_id, self._now_us(), total_s, queued_s, rows, inputs, outputs))
+            gathered, total_s = series.gathered, self._clock() - running.started
+            gathered.append(prediction_id, self._now_us(), total_s, queued_s, rows, inputs, outputs)
+            if gathered.held_bytes >= _HAND_OVER_BYTES:
+                self._drain(series)
         elif self._enabled:
-            series.unlogged.append((self._clock() - running.started, queued_s, rows))
+            series.unlogged.extend((self._clock() - running.started, queued_s, rows))
         return prediction_id
 
     def runs_of(self, model: str, version: int) -> Callable[[int, float], None]:
@@ -181,33 +209,38 @@ class Recorder:
                 self._count_runs(model, version, runs)
             runs.clear()
         for series in self._series.values():
-            records, unlogged = series.records, series.unlogged
-            if not records and not unlogged:
-                continue
-            series.records, series.unlogged = [], []
-            if self._enabled:
-                self._count(series, [*unlogged, *(record[2:5] for record in records)])
-            if records:
-                self._sink(series, records)
+            self._drain(series)
 
-    def _count(self, series: Series, requests: Sequence[Unlogged]) -> None:
+    def _drain(self, series: Series) -> None:
+        unlogged, facts = series.unlogged, None
+        if unlogged:
+            series.unlogged = array("d")
+            facts = np.array(unlogged).reshape(-1, len(FACTS) - _COUNTED)
+        if len(series.gathered):
+            logged = series.gathered.facts()[:, _COUNTED:]
+            facts = logged if facts is None else np.concatenate([facts, logged])
+            self._sink(series, series.take())
+        if facts is not None and self._enabled:
+            self._count(series, facts)
+
+    def _count(self, series: Series, facts: NDArray[np.float64]) -> None:
         model, version = series.model, str(series.version)
-        total_s, queued_s, rows = zip(*requests, strict=True)
+        total_s, queued_s, rows = facts.T
         metrics = self._metrics
-        metrics.requests.labels(model, version, series.arm, series.protocol, series.code).inc(len(requests))
+        metrics.requests.labels(model, version, series.arm, series.protocol, series.code).inc(len(facts))
         metrics.latency.labels(model, version, series.arm, series.protocol).observe_many(total_s)
         metrics.request_rows.labels(model).observe_many(rows)
         metrics.queue.labels(model, version).observe_many(queued_s)
         statistics = self._statistics.setdefault((model, series.version), Statistics())
         statistics.last_us = self._now_us()
-        statistics.queued_s += sum(queued_s)
+        statistics.queued_s += float(queued_s.sum())
         if series.code == OK_CODE.name:
-            statistics.answered += len(requests)
-            statistics.answered_s += sum(total_s)
-            statistics.answered_rows += sum(rows)
+            statistics.answered += len(facts)
+            statistics.answered_s += float(total_s.sum())
+            statistics.answered_rows += int(rows.sum())
         else:
-            statistics.failed += len(requests)
-            statistics.failed_s += sum(total_s)
+            statistics.failed += len(facts)
+            statistics.failed_s += float(total_s.sum())
 
     def _count_runs(self, model: str, version: int, runs: Sequence[tuple[int, float]]) -> None:
         rows, seconds = zip(*runs, strict=True)

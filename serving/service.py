@@ -8,8 +8,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import structlog
 from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ from serving.prediction_log import Feedback, PredictionLog
 from serving.recommending import RecommendAnswer, RecommendCall, answered, parties_of
 from serving.recording import Recorder, Running
 from serving.repository import ModelRepository, ServedModel
+from serving.scoring import Outputs
 
 _log = structlog.get_logger()
 
@@ -65,11 +66,15 @@ class Answer:
     version: LoadedVersion
     arm: Arm
     prediction_id: str
-    outputs: dict[str, NDArray[Any]]
+    outputs: Outputs
     rows: int
     queued_s: float
     """How long it waited for its run, and how long that took."""
     run_s: float
+
+    def values(self, name: str) -> NDArray[np.float32]:
+        """An output ``[rows]``."""
+        return np.frombuffer(self.outputs[name], "<f4")
 
 
 class InferenceService:

@@ -63,6 +63,7 @@ class FrontDoor:
         settings: With the port that the workers share; 0 only where there is one worker.
         folder: For their configurations and admin sockets.
         launch: Starts the worker of a seat.
+        beside: Called at each look at the workers, for what else is to be looked after.
         clock: Seconds, monotonic.
         sleep: Waits for so many seconds.
     """
@@ -73,12 +74,14 @@ class FrontDoor:
         folder: Path,
         *,
         launch: Callable[[Settings, Path, int], Worker] = Worker,
+        beside: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._launch = launch
+        self._beside = beside
         self._clock = clock
         self._sleep = sleep
         self._seats = [_Seat(index) for index in range(settings.serving.workers)]
@@ -136,6 +139,7 @@ class FrontDoor:
         """
         while True:
             self._look()
+            self._beside()
             self._sleep(_LOOK_S)
 
     def _look(self) -> None:

@@ -4,17 +4,18 @@ A message is one frame: a flag byte (1: compressed), a 4-byte big-endian length,
 """
 
 import struct
-import zlib
 from collections.abc import Mapping
 
 from driftwheel.errors import InvalidRequestError, TooLargeError, UnimplementedError
+from serving.codec import Raw
+from serving.transports.deflate import WINDOW_BITS, deflate, inflate
 
 PREFIX = struct.Struct(">BI")
 PREFIX_BYTES = PREFIX.size
 
 ACCEPTED_ENCODINGS = b"identity,deflate,gzip"
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # zlib's names for the two formats
-_FASTEST = 1
+_ENCODINGS = frozenset(name.encode() for name in WINDOW_BITS)
+_WORTH_A_VIEW = 4096
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -25,13 +26,12 @@ def framed(message: bytes) -> bytes:
 
 def framed_compressed(message: bytes, encoding: bytes) -> bytes:
     """A message as a compressed frame; ``encoding`` is what ``answer_encoding`` gave."""
-    deflater = zlib.compressobj(_FASTEST, wbits=_WINDOW_BITS[encoding])
-    packed = deflater.compress(message) + deflater.flush()
+    packed = deflate(message, encoding.decode())
     return PREFIX.pack(1, len(packed)) + packed
 
 
-def unframed(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The one message of a unary call.
+def unframed(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> Raw:
+    """The one message of a unary call. A large one is not copied out of the body.
 
     Args:
         headers: Of the call; ``grpc-encoding`` tells how the message is compressed, if it is.
@@ -47,7 +47,7 @@ def unframed(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> bytes:
     compressed, length = PREFIX.unpack_from(body)
     if len(body) != length + PREFIX_BYTES:
         raise InvalidRequestError(f"the gRPC frame claims {length} bytes, {len(body) - PREFIX_BYTES} came")
-    message = body[PREFIX_BYTES:]
+    message = memoryview(body)[PREFIX_BYTES:] if length >= _WORTH_A_VIEW else body[PREFIX_BYTES:]
     return inflated(message, headers.get(b"grpc-encoding", b""), limit) if compressed else message
 
 
@@ -61,32 +61,23 @@ def check_size(beginning: bytes | bytearray, limit: int) -> None:
         raise TooLargeError(f"the message has {length} bytes; at most {limit} are read")
 
 
-def inflated(message: bytes, encoding: bytes, limit: int) -> bytes:
+def inflated(message: Raw, encoding: bytes, limit: int) -> bytes:
     """A compressed message, never inflated much past ``limit`` bytes.
 
     Raises:
         InvalidRequestError, UnimplementedError, TooLargeError: As ``unframed``.
     """
-    window_bits = _WINDOW_BITS.get(encoding)
-    if window_bits is None:
-        shown = encoding.decode("latin-1")[:40] or "no grpc-encoding"
+    name = encoding.decode("latin-1")
+    if name not in WINDOW_BITS:
+        shown = name[:40] or "no grpc-encoding"
         raise UnimplementedError(f"messages may be compressed with gzip or deflate, got {shown!r}")
-    inflater = zlib.decompressobj(wbits=window_bits)
-    try:
-        whole = inflater.decompress(message, limit + 1)
-    except zlib.error as error:
-        raise InvalidRequestError(f"the message is not {encoding.decode()}: {error}") from None
-    if len(whole) > limit:
-        raise TooLargeError(f"the message has more than {limit} bytes once decompressed")
-    if not inflater.eof:
-        raise InvalidRequestError(f"the {encoding.decode()} message is cut short")
-    return whole
+    return inflate(message, name, limit, called="message")
 
 
 def answer_encoding(headers: Mapping[bytes, bytes]) -> bytes:
     """How to compress the answer: as the client compresses, where it takes that too; else not at all (nothing)."""
     encoding = headers.get(b"grpc-encoding", b"")
-    if encoding not in _WINDOW_BITS:
+    if encoding not in _ENCODINGS:
         return b""
     accepted = headers.get(b"grpc-accept-encoding", b"").split(b",")
     return encoding if any(one.strip() == encoding for one in accepted) else b""

@@ -55,6 +55,11 @@ class GrpcTransport:
         self._unfinished = unfinished
         self._streams = Streams(max_request_bytes, self._trailers_of, unfinished)
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Of all methods; no HTTP route of ours has such a path."""
+        return frozenset(self._methods)
+
     def drain(self) -> None:
         """End the streams: each answers what it has read, and then tells its client to go elsewhere."""
         self._streams.drain()

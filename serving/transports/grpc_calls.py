@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
 from driftwheel.errors import InvalidRequestError
 from serving.access import Role
+from serving.codec import Raw
 from serving.transports.asgi import Departure, Headers, Receive, find_header
 
 PROTOCOL = "grpc"
@@ -59,7 +60,7 @@ class CallContext:
 class Unary:
     """A method of one request and one answer."""
 
-    handler: Callable[[bytes, CallContext], Awaitable[bytes]]
+    handler: Callable[[Raw, CallContext], Awaitable[bytes]]
     """From the request's message to the answer's; raises RequestErrors."""
     role: Role | None
     """Who may call it; None: everybody."""
@@ -84,13 +85,13 @@ class GrpcService(Protocol):
     def methods(self) -> Mapping[str, Method]: ...
 
 
-def parsed(kind: type[M], message: bytes) -> M:
+def parsed(kind: type[M], message: Raw) -> M:
     """Parse a message.
 
     Raises:
         InvalidRequestError: The bytes are not one.
     """
     try:
-        return kind.FromString(message)
+        return kind.FromString(cast("bytes", message))  # any buffer will do, though its stubs say bytes
     except DecodeError as error:
         raise InvalidRequestError(f"the message is not a {kind.DESCRIPTOR.full_name}: {error}") from None

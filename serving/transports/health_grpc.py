@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from driftwheel.errors import NotFoundError, RequestError, UnavailableError
 from serving._proto import health_pb2 as pb
+from serving.codec import Raw
 from serving.service import InferenceService
 from serving.transports.grpc_calls import CallContext, Method, Streaming, Unary, parsed
 from serving.transports.grpc_streams import only_message
@@ -45,7 +46,7 @@ class HealthGrpc:
             f"/{SERVICE}/Watch": Streaming(self._watch, role=None),
         }
 
-    async def _check(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _check(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         name = parsed(pb.HealthCheckRequest, message).service
         status = self._status(name)

@@ -11,7 +11,8 @@ from serving.access import Access
 from serving.codes import INTERNAL, METHOD_NOT_ALLOWED, code_of, shortened
 from serving.recording import Recorder
 from serving.transports.asgi import ClientGoneError, Headers, Receive, Scope, Send, UnfinishedBytes, header, read_body
-from serving.transports.compression import SMALLEST_COMPRESSED, accepted_encoding, compressed, decompressed
+from serving.transports.compression import SMALLEST_COMPRESSED, accepted_encoding, decompressed
+from serving.transports.deflate import deflate
 from serving.transports.routing import (
     JSON,
     Doc,
@@ -140,7 +141,7 @@ def _encoded(response: Response, accept: bytes) -> tuple[bytes, Headers]:
     vary = (b"vary", b"accept-encoding")
     if (encoding := accepted_encoding(accept)) is None:
         return response.body, [vary]
-    return compressed(response.body, encoding), [vary, (b"content-encoding", encoding.encode())]
+    return deflate(response.body, encoding), [vary, (b"content-encoding", encoding.encode())]
 
 
 def _error_response(error: RequestError, fault_body: FaultBody) -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from driftwheel.contracts import InputSpec, Signature
 from serving._proto import open_inference_pb2 as pb
 from serving.checking import check_finite
-from serving.codec import NUMPY_TYPES, Columns
+from serving.codec import NUMPY_TYPES, Columns, Raw
 from serving.engine import LoadedVersion
 from serving.transports.oip_response import field
 from serving.versions import parse_version
@@ -40,12 +40,12 @@ class Form:
     size: int
     """Of the whole message."""
 
-    def columns(self, message: bytes) -> Columns | None:
+    def columns(self, message: Raw) -> Columns | None:
         """The raw contents by input; None where what is behind the form is not what it was."""
         if len(message) != self.size:
             return None
         at = self.size - sum(len(head) + size for _, head, size in self.inputs)
-        columns: dict[str, bytes] = {}
+        columns: dict[str, Raw] = {}
         for spec, head, size in self.inputs:
             start = at + len(head)
             if message[at:start] != head:
@@ -76,22 +76,22 @@ class KnownForms:
     def __init__(self) -> None:
         self._by_length: dict[int, dict[bytes, Form]] = {}
 
-    def match(self, message: bytes) -> tuple[Form, Columns] | None:
+    def match(self, message: Raw) -> tuple[Form, Columns] | None:
         """The form of a message and its raw contents; None where it is not known."""
         for length, forms in self._by_length.items():
-            form = forms.get(message[:length])
+            form = forms.get(bytes(message[:length]))
             if form is not None and (columns := form.columns(message)) is not None:
                 return form, columns
         return None
 
-    def learn(self, message: bytes, request: pb.ModelInferRequest, signature: Signature, rows: int) -> None:
+    def learn(self, message: Raw, request: pb.ModelInferRequest, signature: Signature, rows: int) -> None:
         """Remember the form of a request that has been answered, where it is one of those that come again."""
         raw, tensors = request.raw_input_contents, request.inputs
         if not raw or request.id or request.parameters or request.outputs:
             return
         contents = b"".join(field(_RAW_INPUT_CONTENTS, content) for content in raw)
         length = len(message) - len(contents)
-        if not 0 < length <= _LONGEST_FORM or not message.endswith(contents):
+        if not 0 < length <= _LONGEST_FORM or message[length:] != contents:
             return
         by_name = {spec.name: spec for spec in signature.inputs}
         specs = [by_name[tensor.name] for tensor in tensors]
@@ -104,7 +104,7 @@ class KnownForms:
             forms.clear()
         while len(self._by_length) > _MOST_LENGTHS:
             del self._by_length[next(iter(self._by_length))]
-        forms[message[:length]] = Form(
+        forms[bytes(message[:length])] = Form(
             model=request.model_name,
             version=parse_version(request.model_version) if request.model_version else None,
             signature=signature,

@@ -17,7 +17,7 @@ from serving.checking import (
     check_same_rows,
     check_shape,
 )
-from serving.codec import Column, Columns, from_raw, key_of
+from serving.codec import Column, Columns, Raw, from_raw, key_of
 from serving.engine import LoadedVersion
 from serving.service import Answer, InferCall, InferenceService, OnDisconnect
 from serving.transports.grpc_calls import PROTOCOL, CallContext, parsed
@@ -35,7 +35,7 @@ class ModelInfer:
         self._service = service
         self._forms = KnownForms()
 
-    async def __call__(self, message: bytes, ctx: CallContext) -> bytes:
+    async def __call__(self, message: Raw, ctx: CallContext) -> bytes:
         """Answer one message.
 
         Raises:
@@ -49,7 +49,7 @@ class ModelInfer:
         call = InferCall(form.model, decode, PROTOCOL, form.version, None, ctx.deadline, ctx.on_disconnect)
         return infer_response(await self._service.infer(call))
 
-    async def _parse_and_infer(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _parse_and_infer(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.ModelInferRequest, message)
         answer = await self._service.infer(infer_call(request, ctx.deadline, ctx.on_disconnect))
         self._forms.learn(message, request, answer.version.signature, answer.rows)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
 from driftwheel.contracts import InputSpec
@@ -160,7 +159,7 @@ class InferBody:
 
 
 def _answered(name: str, answer: Answer, binary: bool) -> tuple[AnsweredTensorJson, bytes | None]:  # noqa: FBT001
-    values = np.asarray(answer.outputs[name], dtype="<f4")
+    values = answer.values(name)
     shape = [answer.rows]
     if binary:
         blob = values.tobytes()

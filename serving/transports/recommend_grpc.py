@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from driftwheel.errors import InvalidRequestError
 from serving._proto import driftwheel_pb2 as pb
 from serving.access import Role
+from serving.codec import Raw
 from serving.recommendation.questions import Id, Question
 from serving.recommendation.recommender import Source
 from serving.recommending import RecommendAnswer, RecommendCall
@@ -31,7 +32,7 @@ class RecommendGrpc:
         """By path."""
         return {f"/{SERVICE}/Recommend": Unary(self._recommend, Role.INFER)}
 
-    async def _recommend(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _recommend(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.RecommendRequest, message)
         call = RecommendCall(
             questions=[_question(user, position) for position, user in enumerate(request.users)],

@@ -56,7 +56,7 @@ class Instances:
 
     def predictions(self, answer: Answer) -> bytes:
         """The answer's bytes: the first output's values."""
-        values = answer.outputs[answer.version.signature.outputs[0].name].tolist()
+        values = answer.values(answer.version.output_names[0]).tolist()
         return msgspec.json.encode({"predictions": values} if self.enveloped else values)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from driftwheel.errors import UnavailableError
 from serving._proto import torchserve_inference_pb2 as pb
 from serving.access import Role
+from serving.codec import Raw
 from serving.service import InferCall, InferenceService
 from serving.transports.grpc_calls import PROTOCOL, CallContext, Method, Streaming, Unary, parsed
 from serving.transports.grpc_streams import only_message
@@ -30,13 +31,13 @@ class TorchServeGrpc:
             f"/{SERVICE}/StreamPredictions": Streaming(self._stream_predictions, Role.INFER),
         }
 
-    async def _ping(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _ping(self, message: Raw, ctx: CallContext) -> bytes:
         del message, ctx
         if not self._service.ready:
             raise UnavailableError("the server is not ready, or shutting down")
         return pb.TorchServeHealthResponse(health=_HEALTHY).SerializeToString()
 
-    async def _predictions(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _predictions(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.PredictionsRequest, message)
         instances = Instances.parse(input_of(request.input))
         call = InferCall(

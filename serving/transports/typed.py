@@ -131,9 +131,9 @@ class Typed:
         )
         request.taken = True
         answer = await self._service.infer(call)
-        (probabilities,) = answer.outputs.values()
-        rows = [ChurnRowJson(row, float(probability)) for row, probability in enumerate(probabilities)]
         version = answer.version
+        probabilities = answer.values(version.output_names[0]).tolist()
+        rows = [ChurnRowJson(row, probability) for row, probability in enumerate(probabilities)]
         return json_response(ChurnAnswerJson(version.name, version.version, answer.arm, answer.prediction_id, rows))
 
     async def _feedback(self, request: Request) -> Response:

@@ -18,7 +18,7 @@ from pathlib import Path
 from monitoring.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
-    print(ledger.append("turn", sys.argv[2], at=f"t{number}", summary="s", payload={"number": number}), flush=True)
+    print(ledger.append("gate", sys.argv[2], at=f"t{number}", summary="s", payload={"number": number}), flush=True)
 """
 
 
@@ -127,7 +127,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     assert set(ids) <= set(kept)
     assert len(kept) - len(ids) <= 1
     # And it goes on.
-    assert Ledger(path).append("turn", "m", at="t", summary="s") == kept[-1] + 1
+    assert Ledger(path).append("gate", "m", at="t", summary="s") == kept[-1] + 1
 
 
 def test_importing_it_needs_neither_pandas_nor_evidently():

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftwheel.predictions import FEEDBACK_SCHEMA, feedback_folder, is_whole
+from driftwheel.log_layout import feedback_folder
+from driftwheel.predictions import FEEDBACK_SCHEMA, is_whole
 from monitoring.segments import read_segments
 from monitoring.windows import labelled_examples, read_feedback, read_predictions, unknown_feedback, with_labels
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from driftwheel.bundle import REFERENCE, Bundle, bundle_folder, read_bundle, seal, write_vocabulary
 from driftwheel.contracts import InputSpec, Manifest, OutputSpec, Signature, Task, TrainingRecord
-from driftwheel.predictions import feedback_folder, prediction_schema, predictions_folder
+from driftwheel.log_layout import feedback_folder, predictions_folder
+from driftwheel.predictions import prediction_schema
 from driftwheel.vocabulary import Vocabulary
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from driftwheel.contracts import Arm
-from driftwheel.predictions import as_predictions, feedback_folder, prediction_schema, predictions_folder
+from driftwheel.log_layout import feedback_folder, predictions_folder
+from driftwheel.predictions import as_predictions, prediction_schema
 from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
 from serving.prediction_log import Feedback, PredictionLog, request_batch
-from serving.recording import Record, Series
+from serving.recording import Series
+from serving.sealing import seal_finished
 from tests.bundles import CHURN_SIGNATURE, RATING_SIGNATURE
 
 
@@ -22,10 +24,15 @@ def series(code: str = "OK", *, model: str = "mf", signature=RATING_SIGNATURE) -
     return Series(model, 1, signature, Arm.CANDIDATE, "grpc", "infer", code, f"{model}.1.")
 
 
-def record(rows: int = 2, *, prediction_id: str = "mf.1.a", failed: bool = False) -> Record:
+def record(one: Series, rows: int = 2, *, prediction_id: str = "mf.1.a", failed: bool = False) -> Series:
     inputs = {"user_id": np.arange(rows).astype("<i8").tobytes(), "item_id": np.arange(rows) + 10}
     outputs = None if failed else {"score": np.arange(rows, dtype=np.float32)}
-    return (prediction_id, 1_000_000, 42e-6, 0.0, rows, inputs, outputs)
+    one.gathered.append(prediction_id, 1_000_000, 42e-6, 0.0, rows, inputs, outputs)
+    return one
+
+
+def add(log: PredictionLog, one: Series) -> None:
+    log.add(one, one.take())
 
 
 def run(tmp_path: Path, use, **settings) -> ServingMetrics:
@@ -38,6 +45,7 @@ def run(tmp_path: Path, use, **settings) -> ServingMetrics:
         await log.close()
 
     asyncio.run(main())
+    seal_finished(tmp_path)
     return metrics
 
 
@@ -52,8 +60,8 @@ def table(folder: Path) -> pa.Table:
 
 def test_each_request_is_a_row_and_each_prediction_can_be_read_as_one(tmp_path: Path) -> None:
     async def use(log: PredictionLog) -> None:
-        log.add(series(), [record(2)])
-        log.add(series("INTERNAL"), [record(1, prediction_id="mf.1.b", failed=True)])
+        add(log, record(series(), 2))
+        add(log, record(series("INTERNAL"), 1, prediction_id="mf.1.b", failed=True))
 
     metrics = run(tmp_path, use)
     stored = table(predictions_folder(tmp_path, "mf", 1))
@@ -74,9 +82,11 @@ def test_text_and_missing_values_are_logged(tmp_path: Path) -> None:
             "contract": np.array([b"One year", None, "x"], dtype=object),
             "tenure": np.array([1, np.nan, 3], "f4"),
         }
-        answered = ("c.1.a", 0, 1e-6, 0.0, 3, inputs, {"churn_probability": np.zeros(3, "f4")})
-        log.add(series(model="churn", signature=CHURN_SIGNATURE), [answered])
-        log.add(series("INTERNAL", model="churn", signature=CHURN_SIGNATURE), [("c.1.b", 0, 1e-6, 0.0, 1, {}, None)])
+        answered, failed = (series(code, model="churn", signature=CHURN_SIGNATURE) for code in ("OK", "INTERNAL"))
+        answered.gathered.append("c.1.a", 0, 1e-6, 0.0, 3, inputs, {"churn_probability": np.zeros(3, "f4")})
+        failed.gathered.append("c.1.b", 0, 1e-6, 0.0, 1, {}, None)
+        add(log, answered)
+        add(log, failed)
 
     run(tmp_path, use)
     rows = as_predictions(table(predictions_folder(tmp_path, "churn", 1))).to_pylist()
@@ -87,8 +97,10 @@ def test_text_and_missing_values_are_logged(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=20))
 def test_what_is_read_as_predictions_is_what_was_recorded(requests: list[tuple[int, bool]]) -> None:
-    records = [record(rows, prediction_id=f"p{n}", failed=failed) for n, (rows, failed) in enumerate(requests)]
-    batch = request_batch(RATING_SIGNATURE, [(series(), records)])
+    one = series()
+    for n, (rows, failed) in enumerate(requests):
+        record(one, rows, prediction_id=f"p{n}", failed=failed)
+    batch = request_batch(RATING_SIGNATURE, one, one.gathered)
     read = as_predictions(pa.Table.from_batches([batch, batch]))
     expected = [
         (f"p{n}", row, row, row + 10, None if failed else float(row))
@@ -108,7 +120,7 @@ def test_a_full_log_drops_and_counts_and_the_disk_may_stall(tmp_path: Path) -> N
 
     async def use(log: PredictionLog) -> None:
         log._thread.submit(stalled.wait, 10)
-        log.before_flush = lambda: log.add(series(), [record(large)])
+        log.before_flush = lambda: add(log, record(series(), large))
         waiting = asyncio.get_running_loop().create_task(log.flush())
         for _ in range(20):
             await asyncio.sleep(0)
@@ -125,10 +137,11 @@ def test_a_full_log_drops_and_counts_and_the_disk_may_stall(tmp_path: Path) -> N
     assert as_predictions(table(predictions_folder(tmp_path, "mf", 1))).num_rows == logged
 
 
-def test_a_retired_version_is_sealed_and_forgotten(tmp_path: Path) -> None:
+def test_a_retired_version_is_finished_and_forgotten(tmp_path: Path) -> None:
     async def use(log: PredictionLog) -> None:
-        log.add(series(), [record(2)])
+        add(log, record(series(), 2))
         await log.forget("mf", 1)
+        assert seal_finished(tmp_path) == 1
         assert table(predictions_folder(tmp_path, "mf", 1)).num_rows == 1
         assert log._tables == {}
 

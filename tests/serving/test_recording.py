@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,8 @@ from driftwheel.contracts import Arm, Signature
 from driftwheel.errors import DeadlineExceededError, OverloadedError
 from monitoring.metrics import ServingMetrics
 from serving.codes import code_of
-from serving.recording import Recorder, Running
+from serving.gathering import Gathered
+from serving.recording import Recorder, Running, Series
 from tests.bundles import RATING_SIGNATURE
 
 
@@ -26,12 +28,18 @@ class World:
         self.logged, self.now = [], 100.0
         self.recorder = Recorder(
             self.metrics,
-            lambda series, records: self.logged.extend((series.code, record[0]) for record in records),
+            self.log,
             now_us=lambda: 5_000_000,
             clock=lambda: self.now,
-            new_token=iter("abcdefghij").__next__,
-            **settings,
+            **{"new_token": iter("abcdefghij").__next__, **settings},
         )
+
+    def log(self, series: Series, gathered: Gathered) -> None:
+        ids, start = bytes(gathered.ids.content()).decode(), 0
+        for size in gathered.ids.sizes():
+            self.logged.append((series.code, ids[start : start + size]))
+            start += size
+        series.give_back(gathered)
 
     def running(self, version: int = 1, arm: Arm = Arm.STABLE) -> Running:
         return Running(Loaded(version=version), arm, "grpc", "infer", self.now)
@@ -62,6 +70,17 @@ def test_what_was_answered_is_counted_and_logged_at_the_next_drain() -> None:
     assert world.value("driftwheel_request_duration_seconds_bucket", **LABELS, le="0.5") == 2
     assert world.value("driftwheel_queue_duration_seconds_count", model="mf", version="1") == 2
     assert world.value("driftwheel_request_rows_sum", model="mf") == 5
+
+
+def test_much_is_handed_over_at_once_and_its_buffers_are_used_again() -> None:
+    world = World(new_token=map(str, itertools.count()).__next__)
+    rows = 50_000
+    for _ in range(18):
+        world.answer(rows=rows)
+    assert len(world.logged) == 15  # five at a time: 50,000 rows of 8 + 8 + 4 bytes are 1 MB
+    world.recorder.drain()
+    assert [one for _, one in world.logged] == [f"mf.1.{n}" for n in range(18)]
+    assert world.value("driftwheel_request_rows_sum", model="mf") == 18 * rows
 
 
 def test_what_failed_is_told_apart() -> None:

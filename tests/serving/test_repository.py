@@ -208,7 +208,7 @@ def test_a_version_ends_with_its_last_call_and_its_metrics_some_time_later(tmp_p
         await asyncio.sleep(0.05)
         assert (one.states(), one.retired) == ({2: "READY"}, [])
         answer = await call.batcher.submit(({"user_id": np.array([7]), "item_id": np.array([10])}, 1), 1, None)
-        assert answer.result["score"].tolist() == pytest.approx([3.1])
+        assert np.frombuffer(answer.result["score"], "<f4").tolist() == pytest.approx([3.1])
         del call, answer
         await until(lambda: one.retired == [("mf", 1)])
         assert 'version="1"' in generate_latest(one.metrics.registry).decode()
@@ -281,7 +281,7 @@ def test_no_call_fails_while_versions_come_and_go(tmp_path: Path) -> None:
         while not stop.is_set():
             loaded = one.repository.model("mf").stable
             try:
-                score = (await loaded.batcher.submit(job, 1, None)).result["score"][0]
+                (score,) = np.frombuffer((await loaded.batcher.submit(job, 1, None)).result["score"], "<f4")
             except Exception as error:  # noqa: BLE001 (whatever it is, it is a failed call)
                 failures.append(error)
             else:

@@ -23,7 +23,7 @@ from serving._proto import open_inference_pb2 as pb
 from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.front_door import check_address, running
 from serving.runtime import server_address
-from serving.segments import repair_segments
+from serving.sealing import seal_finished
 from tests.bundles import make_rating_bundle
 from tests.serving.conftest import BY, connected, prepared_home, rating_request, scores_of
 
@@ -250,7 +250,7 @@ def test_a_killed_supervisor_takes_envoy_with_it(tmp_path: Path) -> None:
     while time.monotonic() < give_up and _listening(url):
         time.sleep(0.05)
     assert not _listening(url)
-    repair_segments(settings.prediction_log)
+    seal_finished(settings.prediction_log)
     (feedback,) = (settings.prediction_log / "feedback").glob("[!.]*.parquet")
     assert pq.read_table(feedback)["prediction_id"].to_pylist() == accepted
 

@@ -18,14 +18,14 @@ def test_a_rendered_answer_is_the_message_that_protobuf_reads(
 ) -> None:
     template = ResponseTemplate("mf", 7, Arm.CONTROL, names)
     for count in rows:
-        outputs = {name: np.arange(count, dtype=np.float32) + position for position, name in enumerate(names)}
+        raw = {name: (np.arange(count, dtype=np.float32) + n).tobytes() for n, name in enumerate(names)}
         expected = pb.ModelInferResponse(
             model_name="mf",
             model_version="7",
             id=request_id or prediction_id,
             outputs=[{"name": name, "datatype": "FP32", "shape": [count]} for name in names],
-            raw_output_contents=[outputs[name].tobytes() for name in names],
+            raw_output_contents=raw.values(),
         )
         expected.parameters["arm"].string_param = "control"
         expected.parameters["prediction_id"].string_param = prediction_id
-        assert pb.ModelInferResponse.FromString(template.render(request_id, prediction_id, count, outputs)) == expected
+        assert pb.ModelInferResponse.FromString(template.render(request_id, prediction_id, count, raw)) == expected

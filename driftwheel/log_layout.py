@@ -1,0 +1,25 @@
+"""Where the prediction and the feedback log lie, and what their files are called.
+
+::
+
+    <log>/predictions/<model>/<version>/   segments with the columns of ``predictions.request_schema``, a row for each request
+    <log>/feedback/                        segments with the columns of ``predictions.FEEDBACK_SCHEMA``, a row for each label
+
+A segment is ``<stamp>-<process>-<n>.arrows`` while its process appends record batches to it (an Arrow IPC stream; the
+torn tail of a killed process is cut off by whoever reads it), and ``<same name>.parquet`` once it is sealed.
+"""
+
+from pathlib import Path
+
+OPEN_SUFFIX = ".arrows"
+SEALED_SUFFIX = ".parquet"
+
+
+def predictions_folder(log: Path, model: str, version: int) -> Path:
+    """Where one version's prediction segments lie."""
+    return log / "predictions" / model / str(version)
+
+
+def feedback_folder(log: Path) -> Path:
+    """Where feedback segments lie."""
+    return log / "feedback"

@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # `make up ARGS=--once` ends after the table; `make test ARGS="-k serving"` runs a part.
 ARGS ?=
+# Built with the package where there is a C compiler.
+KERNEL := serving/backends/factor_kernel.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help up test check proto bench soak fuzz clean
@@ -46,12 +48,12 @@ $(BIN)/python:
 	  { echo "Driftwheel needs Python 3.11 or newer; choose one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-run: pyproject.toml constraints.txt $(KERNEL) | $(BIN)/python
 	@echo "Installing what serving, training and monitoring need (about 2 GB) …"
 	$(PIP) --editable ".[serve,train,monitor]"
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(BIN)/python
 	@echo "Installing what development and tests need …"
 	$(PIP) --editable ".[dev]"
 	@touch $@ $(VENV)/.installed-run

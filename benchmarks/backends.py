@@ -19,9 +19,12 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.models import make_factor_bundle
 from exporters.onnx_graph import write_onnx
 from exporters.torchscript import write_torchscript
 from serving.backends.base import Backend, Feed
+from serving.backends.factor_kernel import factor_kernel
+from serving.backends.factors import open_factors
 from serving.backends.onnx import OnnxBackend
 from serving.backends.onnx_bound import BoundOnnxBackend
 from serving.backends.onnx_options import session_options
@@ -68,6 +71,8 @@ def make_cases(folder: Path) -> dict[str, Run]:
         "onnx, IO binding, fixed buffers": BoundOnnxBackend(graph, device="cpu", intra_op_threads=1, buckets=ROWS),
         "torchscript": TorchScriptBackend(script, ["score"], device="cpu", intra_op_threads=1),
     }
+    if factor_kernel() is not None:
+        backends["factors"] = open_factors(make_factor_bundle(folder, 1, users=USERS, items=ITEMS, factors=FACTORS))
     return {name: backend.run for name, backend in backends.items()} | _changed_options(graph) | _other_calls(graph)
 
 

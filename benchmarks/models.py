@@ -85,9 +85,9 @@ def _manifest(name: str, version: int, vocabularies: dict[str, str]) -> Manifest
 
 
 def _factors(rng: np.random.Generator, users: int, items: int, factors: int) -> Weights:
-    """Row 0 of each table is the unknown."""
+    """Row 0 of each table is the unknown: zeros, as in training."""
     scale = 1.0 / np.sqrt(factors)
-    return {
+    weights = {
         "users": rng.normal(0, scale, (users + 1, factors)).astype(np.float32),
         "items": rng.normal(0, 1, (items + 1, factors)).astype(np.float32),
         "user_bias": rng.normal(0, 0.3, users + 1).astype(np.float32),
@@ -96,6 +96,9 @@ def _factors(rng: np.random.Generator, users: int, items: int, factors: int) -> 
         "low": np.array(LOW, np.float32),
         "high": np.array(HIGH, np.float32),
     }
+    for table in ("users", "items", "user_bias", "item_bias"):
+        weights[table][0] = 0
+    return weights
 
 
 def scoring_graph(weights: Weights) -> bytes:

@@ -16,7 +16,6 @@
 
 import dataclasses
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from driftwheel.contracts import Manifest
 from driftwheel.errors import BundleError, NotFoundError
 from driftwheel.files import sha256_of
+from driftwheel.names import check_name, is_name
 from driftwheel.vocabulary import Vocabulary
 
 MANIFEST = "bundle.json"
@@ -40,8 +40,6 @@ ITEMS = "items.parquet"
 SEEN = "seen.npz"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.parquet"
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +79,6 @@ class Bundle:
             return {key: arrays[key] for key in arrays.files}
 
 
-def check_name(name: str) -> str:
-    """A model name that is safe in paths, labels and URLs.
-
-    Raises:
-        BundleError: It is not.
-    """
-    if not _NAME.fullmatch(name):
-        raise BundleError(f"model name {name!r} must be a letter, then up to 63 letters, digits, '_' or '-'")
-    return name
-
-
 def bundle_folder(models: Path, name: str, version: int) -> Path:
     """Where a version's bundle lies, whether or not it is there."""
     return models / check_name(name) / str(version)
@@ -111,7 +98,7 @@ def list_models(models: Path) -> list[str]:
     """The names under ``models`` that have at least one version."""
     if not models.is_dir():
         return []
-    names = sorted(entry.name for entry in models.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+    names = sorted(entry.name for entry in models.iterdir() if entry.is_dir() and is_name(entry.name))
     return [name for name in names if list_versions(models, name)]
 
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from driftwheel.bundle import check_name
 from driftwheel.errors import NotFoundError, RolloutError
 from driftwheel.files import waiting_lock, write_atomically
+from driftwheel.names import check_name
 
 State = Literal["stable", "running", "paused"]
 

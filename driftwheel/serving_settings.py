@@ -13,8 +13,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-BackendName = Literal["auto", "onnx", "torchscript"]
-"""What runs a model: ``onnx`` (onnxruntime), ``torchscript`` (PyTorch), or ``auto``, which takes onnx."""
+BackendName = Literal["auto", "onnx", "factors", "torchscript", "torchserve"]
+"""What runs a model: ``onnx`` (onnxruntime), ``factors`` (a factorization's own arithmetic, on the CPU), ``torchscript``
+(PyTorch), ``torchserve`` (a TorchServe beside the server), or ``auto``, which takes factors where they say what the graph says,
+and else onnx."""
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where a model runs: ``auto`` takes the first CUDA device where onnxruntime can use one, and the CPU elsewhere."""
@@ -24,7 +26,9 @@ GraphRows = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLimits:
-    """What holds for one model, every field settled. Made by ``ServingSettings.limits_for``; look it up once per load."""
+    """What holds for one version of a model, every field settled. Made by ``ServingSettings.limits_for``; look it up once per
+    load.
+    """
 
     max_rows_per_request: int
     max_batch_rows: int
@@ -34,6 +38,7 @@ class ModelLimits:
     device: Device
     intra_op_threads: int
     cuda_graph_rows: tuple[int, ...]
+    torchserve_timeout_s: float
 
 
 class ModelSettings(Section):
@@ -49,12 +54,16 @@ class ModelSettings(Section):
     """How long a request may wait for others to share its run."""
     backend: BackendName | None = None
     """What runs the model."""
+    version_backends: dict[int, BackendName] = Field(default_factory=dict[int, BackendName])
+    """What runs single versions of it, by number: a candidate may run elsewhere than stable."""
     device: Device | None = None
     """Where the model runs."""
     intra_op_threads: int | None = Field(default=None, ge=0)
     """Threads inside one run of the graph; 0 lets the runtime choose."""
     cuda_graph_rows: tuple[GraphRows, ...] | None = None
     """Row counts that are recorded as CUDA graphs."""
+    torchserve_timeout_s: float | None = Field(default=None, gt=0)
+    """How long TorchServe may take for one run."""
 
 
 class ServingSettings(Section):
@@ -77,13 +86,15 @@ class ServingSettings(Section):
     inline_run_us: int = Field(default=500, ge=0)
     """Runs expected to be shorter than this stay on the event loop, longer ones go to a thread."""
     backend: BackendName = "auto"
-    """What runs the models: onnx, torchscript, or auto (onnx)."""
+    """What runs the models: onnx, factors, torchscript, torchserve, or auto (factors where they can be, and else onnx)."""
     device: Device = "auto"
     """Where the models run: cpu, cuda, tensorrt, or auto (CUDA where there is one)."""
     intra_op_threads: int = Field(default=1, ge=0)
     """Threads inside one run of a graph; 0 lets the runtime choose."""
     cuda_graph_rows: tuple[GraphRows, ...] = ()
     """Row counts that are recorded as CUDA graphs; a run is padded to the next one. None by default; CUDA only."""
+    torchserve_timeout_s: float = Field(default=10.0, gt=0)
+    """How long TorchServe may take for one run; past it the answer is UNAVAILABLE / 503."""
     models: dict[str, ModelSettings] = Field(default_factory=dict[str, ModelSettings])
     """What is different for single models, by name."""
     max_top_k: int = Field(default=1000, ge=1)
@@ -107,11 +118,62 @@ class ServingSettings(Section):
     drain_timeout_s: float = Field(default=20.0, ge=0)
     """How long calls in flight may take to finish after SIGTERM."""
 
-    def limits_for(self, name: str) -> ModelLimits:
-        """What holds for a model: its own settings where it has any, the server's elsewhere."""
+    def limits_for(self, name: str, version: int | None = None) -> ModelLimits:
+        """What holds for a model, or one of its versions: its own settings where it has any, the server's elsewhere."""
         own = self.models.get(name, ModelSettings())
-        settled = {key: getattr(self, key) if value is None else value for key, value in own}
+        settled = {key: getattr(own, key) for key in ModelLimits.__dataclass_fields__}
+        settled = {key: getattr(self, key) if value is None else value for key, value in settled.items()}
+        if version in own.version_backends:
+            settled["backend"] = own.version_backends[version]
         return ModelLimits(**settled)
+
+    def runs_on(self, backend: BackendName) -> bool:
+        """Whether any model, or a version of one, is to run on a backend."""
+        return backend == self.backend or any(
+            backend == model.backend or backend in model.version_backends.values() for model in self.models.values()
+        )
+
+
+class TorchServeSettings(Section):
+    """The TorchServe that ``driftwheel torchserve up`` starts. Workers and batches: benchmarks/torchserve_sweep.py."""
+
+    models: tuple[str, ...] = ()
+    """The models that it serves; none named: all that have a rollout."""
+    versions: dict[str, tuple[int, ...]] = Field(default_factory=dict[str, tuple[int, ...]])
+    """Versions by model that it serves beside those that the rollouts name."""
+    host: str = Field(default="127.0.0.1", pattern="^[A-Za-z0-9.-]+$")
+    """Where it answers predictions, over gRPC and HTTP; management and metrics stay on loopback. It speaks no TLS."""
+    grpc_port: int = Field(default=0, ge=0, le=65535)
+    """Predictions over gRPC, which the server's backend calls; 0 takes a free one. With any fixed port, a change restarts
+    TorchServe; with none, a new one takes over from the old one."""
+    http_port: int = Field(default=0, ge=0, le=65535)
+    """Predictions over HTTP; 0 takes a free one."""
+    management_port: int = Field(default=0, ge=0, le=65535)
+    """The management API; 0 takes a free one."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus metrics, which the server's own page holds too; 0 takes a free one."""
+    grpc_management_port: int = Field(default=0, ge=0, le=65535)
+    """The management API over gRPC; 0 takes a free one."""
+    workers_per_version: int = Field(default=1, ge=1, le=64)
+    """Python processes for each version, each with the model loaded."""
+    batch_size: int = Field(default=64, ge=1, le=4096)
+    """The most requests that one run of the model takes together."""
+    max_batch_delay_ms: int = Field(default=2, ge=1)
+    """How long a request may wait for others to share its run. TorchServe takes 0 for its default, 100."""
+    queue_size: int = Field(default=1000, ge=1)
+    """The requests of a version that wait while its workers are busy; past it the answer is UNAVAILABLE / 503."""
+    response_timeout_s: int = Field(default=30, ge=1)
+    """A worker that takes longer for a run is ended and started again."""
+    max_request_bytes: int = Field(default=6_553_500, ge=1024)
+    """The largest request that it reads, and the largest answer that it gives."""
+    java: str = "java"
+    """The Java runtime, 11 or newer: a name on the path, or a file."""
+    java_heap_mib: int = Field(default=1024, ge=64)
+    """The most memory for objects of the frontend; when it is full, TorchServe ends."""
+    start_timeout_s: float = Field(default=120.0, gt=0)
+    """How long it may take until a worker of each version is ready."""
+    stop_timeout_s: float = Field(default=20.0, gt=0)
+    """How long calls in flight may take to finish when it is stopped."""
 
 
 class SecuritySettings(Section):
@@ -163,11 +225,11 @@ class LogSettings(Section):
     max_pending_mib: int = Field(default=256, ge=1)
     """What may wait for the disk; past it requests are dropped from the log, and counted."""
     seal_mib: int = Field(default=16, ge=1)
-    """A segment of this size is sealed to Parquet."""
+    """A segment of this size is finished, and then sealed to Parquet by a process beside the server."""
     seal_after_s: float = Field(default=60.0, gt=0)
-    """A segment of this age is sealed to Parquet."""
+    """A segment of this age is finished likewise."""
     compression: Literal["none", "lz4", "zstd"] = "lz4"
-    """How sealed segments are compressed: none takes least time of the server, zstd least of the disk."""
+    """How sealed segments are compressed: lz4 quickly, zstd well."""
 
 
 class TracingSettings(Section):

@@ -24,6 +24,7 @@ from driftwheel.serving_settings import (
     Section,
     SecuritySettings,
     ServingSettings,
+    TorchServeSettings,
     TracingSettings,
 )
 
@@ -117,6 +118,7 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """The least severe events that are shown."""
     serving: ServingSettings = ServingSettings()
+    torchserve: TorchServeSettings = TorchServeSettings()
     security: SecuritySettings = SecuritySettings()
     client: ClientSettings = ClientSettings()
     log: LogSettings = LogSettings()
@@ -179,6 +181,11 @@ class Settings(BaseSettings):
     def engine_cache(self) -> Path:
         """Engines that TensorRT built for this machine; whatever is deleted is built again."""
         return self.home / "cache" / "tensorrt"
+
+    @property
+    def torchserve_folder(self) -> Path:
+        """Where the TorchServe of this home lives: its address, and the folders of its processes."""
+        return self.home / "torchserve"
 
     @property
     def runtime(self) -> Path:

@@ -40,7 +40,9 @@ class Buffer:
     __slots__ = ("_idle", "_memory", "_sizes", "_small", "_used")
 
     def __init__(self) -> None:
-        self._memory = bytearray(_FIRST_BYTES)
+        self._memory = memoryview(
+            bytearray(_FIRST_BYTES)
+        )  # a view is copied into at once; a bytearray makes a copy of its own first
         self._used = 0
         self._sizes = array("q")
         self._small: list[Raw] = []
@@ -71,8 +73,8 @@ class Buffer:
     def _copy(self, content: Raw) -> None:
         end = self._used + len(content)
         if end > len(self._memory):
-            grown = bytearray(max(end, 2 * len(self._memory)))
-            grown[: self._used] = memoryview(self._memory)[: self._used]
+            grown = memoryview(bytearray(max(end, 2 * len(self._memory))))
+            grown[: self._used] = self._memory[: self._used]
             self._memory = grown
         self._memory[self._used : end] = content
         self._used = end
@@ -85,13 +87,13 @@ class Buffer:
     def content(self) -> memoryview:
         """All that was appended, in place: no longer valid once the buffer is emptied and used again."""
         self._settle()
-        return memoryview(self._memory)[: self._used]
+        return self._memory[: self._used]
 
     def empty(self) -> None:
         """Forget the content."""
         self._idle = self._idle + 1 if self._used < len(self._memory) // 4 else 0
         if self._idle >= _LONG_IDLE and len(self._memory) > _FIRST_BYTES:
-            self._memory, self._idle = bytearray(len(self._memory) // 2), 0
+            self._memory, self._idle = memoryview(bytearray(len(self._memory) // 2)), 0
         self._used = 0
         self._sizes = array("q")
         self._small.clear()

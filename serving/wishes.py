@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from driftwheel.bundle import check_name
 from driftwheel.files import waiting_lock, write_atomically
+from driftwheel.names import check_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from driftwheel.bundle import check_name
 from driftwheel.errors import NotFoundError
 from driftwheel.files import published_folder
+from driftwheel.names import check_name
 from driftwheel.settings import Settings
 from training.data.dataset import Dataset
 from training.job import TrainedModel, read_trained

@@ -1,7 +1,7 @@
 """The contract that every backend keeps (``tests/serving/backends`` holds its suite)."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -32,4 +32,20 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of the graph and its memory once the runs in flight are done. Closing twice is closing once."""
+        ...
+
+
+@runtime_checkable
+class RemoteBackend(Backend, Protocol):
+    """One whose runs another process does. A run only waits, so it never holds up the event loop; and that process may be
+    down, which ``run`` tells with UnavailableError.
+    """
+
+    @property
+    def down(self) -> str | None:
+        """Why no run can be answered at the moment; None where nothing is known against it."""
+        ...
+
+    def remember(self, feed: Feed, answers: Mapping[str, NDArray[Any]]) -> None:
+        """Note a run that was answered rightly: once it has been down, it counts as up when it answers this again."""
         ...

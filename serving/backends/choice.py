@@ -7,9 +7,10 @@ import onnxruntime as ort
 import structlog
 
 from driftwheel.bundle import ONNX_GRAPH, TORCHSCRIPT_GRAPH, Bundle
-from driftwheel.errors import BundleError
+from driftwheel.errors import BundleError, ConfigurationError, UnavailableError
 from driftwheel.serving_settings import ModelLimits
 from serving.backends.base import Backend
+from serving.backends.factors import open_factors, proved
 from serving.backends.onnx import OnnxBackend
 from serving.backends.onnx_bound import BoundOnnxBackend
 from serving.backends.onnx_options import resolve_device
@@ -17,18 +18,31 @@ from serving.backends.onnx_options import resolve_device
 _log = structlog.get_logger()
 
 
-def open_backend(bundle: Bundle, limits: ModelLimits, *, engine_cache: Path | None = None) -> Backend:
-    """Load the graph that scores rows. ``auto`` is onnxruntime.
+def open_backend(
+    bundle: Bundle,
+    limits: ModelLimits,
+    *,
+    engine_cache: Path | None = None,
+    torchserve: Path | None = None,
+) -> Backend:
+    """Load what scores rows. ``auto`` is the factors of a factorization where they say what its graph says and it is to run
+    on the CPU, and onnxruntime elsewhere.
 
     Args:
         engine_cache: Where TensorRT keeps the engines that it builds; None: nowhere, and every load builds anew.
+        torchserve: The folder of the TorchServe that runs what is to run on TorchServe.
 
     Raises:
         BundleError: The bundle has no such graph, or it cannot be loaded.
         ConfigurationError: The backend or the device asked for is not there.
+        UnavailableError: TorchServe is to run it, and does not answer.
     """
     if limits.backend == "torchscript":
         return _torchscript(bundle, limits)
+    if limits.backend == "factors":
+        return open_factors(bundle)
+    if limits.backend == "torchserve":
+        return _torchserve(bundle, limits, torchserve)
     device = resolve_device(limits.device, ort.get_available_providers())
     if device == "cpu":
         return _on_cpu(bundle, limits)
@@ -43,7 +57,12 @@ def open_backend(bundle: Bundle, limits: ModelLimits, *, engine_cache: Path | No
 
 
 def _on_cpu(bundle: Bundle, limits: ModelLimits) -> Backend:
-    return OnnxBackend(bundle.path(ONNX_GRAPH), intra_op_threads=limits.intra_op_threads)
+    graph = OnnxBackend(bundle.path(ONNX_GRAPH), intra_op_threads=limits.intra_op_threads)
+    factors = proved(bundle, graph) if limits.backend == "auto" else None
+    if factors is None:
+        return graph
+    graph.close()
+    return factors
 
 
 def _on_device(
@@ -68,3 +87,22 @@ def _torchscript(bundle: Bundle, limits: ModelLimits) -> Backend:
         device="cuda" if limits.device in ("cuda", "tensorrt") else "cpu",
         intra_op_threads=limits.intra_op_threads,
     )
+
+
+def _torchserve(bundle: Bundle, limits: ModelLimits, folder: Path | None) -> Backend:
+    from serving.backends.torchserve import TorchServeBackend
+    from serving.backends.torchserve_link import TorchServeLink, located_in
+
+    if folder is None:
+        raise ConfigurationError(f"{bundle.name} is to run on TorchServe, but nothing tells where that is")
+    backend = TorchServeBackend(
+        TorchServeLink(located_in(folder)),
+        name=bundle.name,
+        version=bundle.version,
+        signature=bundle.manifest.signature,
+        timeout_s=limits.torchserve_timeout_s,
+    )
+    if (down := backend.down) is not None:
+        backend.close()
+        raise UnavailableError(f"{bundle.name} version {bundle.version} is to run on TorchServe: {down}")
+    return backend

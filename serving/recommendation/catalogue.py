@@ -29,31 +29,37 @@ class Factors:
     parameters: FactorParameters
 
     @classmethod
-    def read(cls, folder: Path, users: int, items: int) -> "Factors":
+    def read(cls, folder: Path, *, users: int | None = None, items: int | None = None) -> "Factors":
         """Read the ``factors`` of a bundle's folder.
 
+        Args:
+            users, items: How many there must be; None: any number.
+
         Raises:
-            BundleError: They do not fit the vocabularies, or each other.
+            BundleError: They are damaged, or do not fit the vocabularies, or each other.
         """
         path = folder / FACTOR_PARAMETERS
         try:
             parameters = msgspec.json.decode(path.read_bytes(), type=FactorParameters)
         except msgspec.MsgspecError as error:
             raise BundleError(f"{path} is damaged: {error}") from None
-        tables = _table(folder / USER_FACTORS, users + 1), _table(folder / ITEM_FACTORS, items)
+        rows = None if users is None else users + 1
+        tables = _table(folder / USER_FACTORS, rows), _table(folder / ITEM_FACTORS, items)
         if tables[0].shape[1] != tables[1].shape[1]:
             raise BundleError(f"{folder}: users have {tables[0].shape[1] - 1} factors, items {tables[1].shape[1] - 1}")
         return cls(*tables, parameters)
 
 
-def _table(path: Path, rows: int) -> NDArray[np.float32]:
+def _table(path: Path, rows: int | None) -> NDArray[np.float32]:
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BundleError(f"{path} is damaged: {error}") from None
-    if table.dtype != np.float32 or table.ndim != 2 or len(table) != rows or table.shape[1] < 2:
+    fits = table.dtype == np.float32 and table.ndim == 2 and table.shape[1] >= 2 and table.flags.c_contiguous
+    if not fits or len(table) != (len(table) if rows is None else rows):
+        wanted = "rows" if rows is None else rows
         raise BundleError(
-            f"{path} must be float32 of shape [{rows}, factors + 1], got {table.dtype} of shape {list(table.shape)}"
+            f"{path} must be float32 of shape [{wanted}, factors + 1], got {table.dtype} of shape {list(table.shape)}"
         )
     return np.asarray(table)  # a memory map's own indexing is slow
 
@@ -81,7 +87,7 @@ class Catalogue:
             BundleError: The table's items are not the vocabulary's.
         """
         path = folder / ITEMS
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # read_table brings 20 MB of code for datasets with it
         if tuple(table.column("item_id").to_pylist()) != items.entries:
             raise BundleError(f"{path} must hold the items of the vocabulary, in its order")
         titles = table.column("title") if "title" in table.column_names else pa.nulls(len(table), pa.string())

@@ -264,7 +264,7 @@ def read_recommender(folder: Path, vocabularies: dict[str, Vocabulary], *, threa
         BundleError: A part does not fit the others.
     """
     users, items = vocabularies["user_id"], vocabularies["item_id"]
-    factors = Factors.read(folder, len(users), len(items))
+    factors = Factors.read(folder, users=len(users), items=len(items))
     return Recommender(factors, Catalogue.read(folder, items), users, items, threads=threads, label=label)
 
 

@@ -11,7 +11,7 @@ from driftwheel.preprocessing import encode
 from driftwheel.settings import load_settings
 from serving.backends.base import Backend
 from serving.backends.choice import open_backend
-from serving.backends.onnx import OnnxBackend
+from serving.backends.factor_kernel import factor_kernel
 from serving.backends.onnx_options import CPU, CUDA
 from tests import bundles
 from tests.serving.backends.cases import make_rating
@@ -33,17 +33,22 @@ def both(plain: Bundle, tmp_path: Path) -> Bundle:
 
 
 def opened(bundle: Bundle, **serving: object) -> Backend:
-    return open_backend(bundle, load_settings(serving=serving).serving.limits_for("mf"))
+    return open_backend(bundle, load_settings(serving=serving).serving.limits_for("mf", bundle.version))
+
+
+AUTO = "onnxruntime_onnx" if factor_kernel() is None else "driftwheel_factors"
 
 
 @pytest.mark.parametrize(
     ("serving", "platform"),
     [
-        ({}, "onnxruntime_onnx"),
+        ({}, AUTO),
+        ({"backend": "onnx"}, "onnxruntime_onnx"),
         ({"backend": "onnx", "device": "cpu"}, "onnxruntime_onnx"),
         ({"backend": "torchscript"}, "pytorch_torchscript"),
         ({"models": {"mf": {"backend": "torchscript"}}}, "pytorch_torchscript"),
-        ({"backend": "torchscript", "models": {"mf": {"backend": "auto"}}}, "onnxruntime_onnx"),
+        ({"backend": "torchscript", "models": {"mf": {"backend": "auto"}}}, AUTO),
+        ({"models": {"mf": {"version_backends": {"1": "onnx"}}}}, "onnxruntime_onnx"),
     ],
 )
 def test_the_backend_asked_for_answers_the_golden_requests(both: Bundle, serving: dict, platform: str) -> None:
@@ -66,6 +71,12 @@ def test_torchscript_without_pytorch_says_what_to_do(both: Bundle, monkeypatch: 
     assert "pip install torch" in (caught.value.hint or "")
 
 
+@pytest.mark.skipif(factor_kernel() is None, reason="needs the C kernel (Debian: gcc libc6-dev at installation)")
+def test_factors_of_what_is_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a factorization"):
+        opened(bundles.make_churn_bundle(tmp_path / "models", 1), backend="factors")
+
+
 def test_a_device_that_is_not_there_says_what_to_install(plain: Bundle) -> None:
     with pytest.raises(ConfigurationError, match="device 'tensorrt' was asked for"):
         opened(plain, device="tensorrt")
@@ -75,6 +86,6 @@ def test_without_a_device_auto_takes_the_cpu_and_cuda_is_refused(
     plain: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
-    assert isinstance(opened(plain), OnnxBackend)
+    assert opened(plain).platform == AUTO
     with pytest.raises(BundleError, match=r"model\.onnx.*CUDAExecutionProvider"):
         opened(plain, device="cuda")

@@ -1,6 +1,7 @@
 """Clients that leave while their calls wait for a busy model, over the real front door."""
 
 import re
+import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -65,7 +66,9 @@ def slow_graph(users: np.ndarray, items: np.ndarray) -> bytes:
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
     """A server whose model can be kept busy; runs go to a thread, so that it hears of what happens meanwhile."""
     with mock.patch("tests.bundles.rating_graph", slow_graph):
-        settings = prepared_home(tmp_path_factory.mktemp("home"), serving={"port": 0, "inline_run_us": 0})
+        settings = prepared_home(
+            tmp_path_factory.mktemp("home"), serving={"port": 0, "inline_run_us": 0, "backend": "onnx"}
+        )
     with running(settings) as (door, address), connected(settings, door, address) as server:
         yield server
 
@@ -84,15 +87,19 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def cancels(
-    live: Live, wait_in_line: Callable[[GRPCInferenceServiceStub], Callable[[], object]]
+    live: Live, wait_in_line: Callable[[GRPCInferenceServiceStub], Callable[[], object]], *, rows: int = 3
 ) -> tuple[float, float]:
-    """Keep the model busy, have a call wait behind it, and call that one off; how many were cancelled, and how many ran."""
+    """Keep the model busy, have a call wait behind it, and call that one off; how many were cancelled, and how many ran.
+
+    Args:
+        rows: That the call brings.
+    """
     cancelled, runs = number(live, "driftwheel_cancelled_requests_total"), number(live, "driftwheel_run_rows_count")
     tasks = number(live, "driftwheel_event_loop_tasks")
     slow = live.stub.ModelInfer.future(rating_request([SLOW_USER], [10]), timeout=60)
     until(lambda: number(live, "driftwheel_requests_in_flight") >= 2)  # this question is the other one
     call_off = wait_in_line(live.stub)
-    until(lambda: number(live, "driftwheel_queued_rows") >= 3)
+    until(lambda: number(live, "driftwheel_queued_rows") >= rows)
     call_off()
     until(lambda: number(live, "driftwheel_cancelled_requests_total") > cancelled)
     assert not slow.done()  # it was noticed while the call still waited
@@ -129,12 +136,18 @@ def test_a_cancelled_stream_runs_nothing_more(busy: Live) -> None:
 
         def and_then_nothing() -> Generator[pb.ModelInferRequest]:
             yield from requests
-            until(stream.done)
+            cancelled.wait(60)
 
         stream = stub.ModelStreamInfer(and_then_nothing(), timeout=60)
-        return stream.cancel
 
-    assert cancels(busy, wait_in_line) == (4, 2)
+        def call_off() -> None:
+            stream.cancel()
+            cancelled.set()
+
+        return call_off
+
+    cancelled = threading.Event()
+    assert cancels(busy, wait_in_line, rows=12) == (4, 2)
 
 
 def test_an_expired_call_does_not_run(busy: Live) -> None:
@@ -150,7 +163,8 @@ def test_an_expired_call_does_not_run(busy: Live) -> None:
 
 def test_a_drain_lets_a_stream_answer_what_it_has_read(tmp_path: Path) -> None:
     with mock.patch("tests.bundles.rating_graph", slow_graph):
-        settings = prepared_home(tmp_path, serving={"port": 0, "inline_run_us": 0, "drain_timeout_s": 60})
+        serving = {"port": 0, "inline_run_us": 0, "drain_timeout_s": 60, "backend": "onnx"}
+        settings = prepared_home(tmp_path, serving=serving)
     with running(settings) as (door, address):
         channel = grpc.insecure_channel(address.target)
         with connected(settings, door, address) as live:

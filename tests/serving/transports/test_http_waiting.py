@@ -21,7 +21,7 @@ PREDICTIONS = [{"user_id": 7, "item_id": 10}] * 3
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
     """A server whose model can be kept busy, with a short queue."""
-    limits = {"port": 0, "inline_run_us": 0, "max_queued_rows": 3}
+    limits = {"port": 0, "inline_run_us": 0, "max_queued_rows": 3, "backend": "onnx"}
     with mock.patch("tests.bundles.rating_graph", slow_graph):
         settings = prepared_home(tmp_path_factory.mktemp("home"), serving=limits)
     with running(settings) as (door, address), connected(settings, door, address) as server:

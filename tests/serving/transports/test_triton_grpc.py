@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from serving.about import PROTOCOL_EXTENSIONS
+from serving.backends.factor_kernel import factor_kernel
 from tests.serving.conftest import Live
 from tests.serving.transports.other_clients import triton, triton_aio
 
@@ -43,7 +44,8 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
 
 def test_config(client: triton.InferenceServerClient) -> None:
     config = client.get_model_config("mf").config
-    assert (config.name, config.platform, config.backend) == ("mf", "onnxruntime_onnx", "onnxruntime")
+    platform = "onnxruntime_onnx" if factor_kernel() is None else "driftwheel_factors"
+    assert (config.name, config.platform, config.backend) == ("mf", platform, platform.partition("_")[0])
     assert config.max_batch_size == 0  # Triton would add a dimension of its own
     assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [
         ("user_id", 9, [-1]),

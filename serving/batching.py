@@ -5,10 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from driftwheel.errors import DeadlineExceededError, ModelFaultError, OverloadedError, RequestError
+from driftwheel.errors import DeadlineExceededError, ModelFaultError, OverloadedError, RequestError, UnavailableError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -58,7 +59,7 @@ class Batcher(Generic[Job, Result]):
 
     What is submitted in one turn of the loop is run together in the next: that is no wait, the loop has to finish its
     turn anyway, and it is what makes many small requests cheap. Short runs stay on the loop (a thread's hand-over costs
-    more than they do); long ones go to ``executor``, one at a time.
+    more than they do); long ones go to ``executor``, ``max_runs`` at a time.
 
     Args:
         run: Answers jobs, in their order; a job's result may be an exception, for it alone. What it raises is the fault
@@ -67,6 +68,7 @@ class Batcher(Generic[Job, Result]):
         inline_us: The longest run, in microseconds, that may hold up the loop.
         max_batch_rows: The most rows of one run.
         max_queued_rows: The most rows that wait.
+        max_runs: The most runs under way; what arrives meanwhile forms the next one. More than one is for runs that only wait.
         max_delay_s: How long a run that is not full may wait for more; 0 is right unless the model is slow and gains
             much from large batches.
         on_run: Called with the rows and the seconds of each run.
@@ -83,6 +85,7 @@ class Batcher(Generic[Job, Result]):
         max_queued_rows: int,
         executor: Executor,
         on_run: Callable[[int, float], None],
+        max_runs: int = 1,
         max_delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,19 +94,20 @@ class Batcher(Generic[Job, Result]):
         self._inline_rows = min(max_batch_rows, cost.rows_within(inline_us))
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
+        self._max_runs = max_runs
         self._max_delay_s = max_delay_s
         self._executor = executor
         self._on_run = on_run
         self._clock = clock
         self._waiting: deque[_Waiting[Job, Result]] = deque()
         self._turn: asyncio.Handle | None = None
-        self._running: asyncio.Future[Sequence[Result | RequestError]] | None = None
+        self._running = 0
         self.queued_rows = 0
 
     @property
     def busy(self) -> bool:
         """Whether what is submitted now has to wait for longer than a turn of the loop."""
-        return self._running is not None or self._max_delay_s > 0
+        return self._running > 0 or self._max_delay_s > 0 or self._inline_rows == 0
 
     def submit(self, job: Job, rows: int, deadline: float | None) -> "asyncio.Future[Ran[Result]]":
         """Queue one job; cancel what is returned, and it is not run.
@@ -129,7 +133,7 @@ class Batcher(Generic[Job, Result]):
         if deadline is not None and self.busy:
             timer = loop.call_later(deadline - waiting.submitted, _expire, waiting)
             waiting.answer.add_done_callback(lambda _: timer.cancel())
-        if self._running is None and (self._turn is None or self.queued_rows >= self._max_batch_rows):
+        if self._running < self._max_runs and (self._turn is None or self.queued_rows >= self._max_batch_rows):
             self._schedule(loop)
         return waiting.answer
 
@@ -158,7 +162,7 @@ class Batcher(Generic[Job, Result]):
                     self._settle(batch, rows, started, results)
             else:
                 self._run_on_thread(batch, rows, started, jobs)
-        if self._waiting and self._running is None:
+        if self._waiting and self._running < self._max_runs:
             self._schedule(asyncio.get_running_loop())
 
     def _next_batch(self) -> tuple[list[_Waiting[Job, Result]], int]:
@@ -185,7 +189,7 @@ class Batcher(Generic[Job, Result]):
 
     def _run_on_thread(self, batch: list[_Waiting[Job, Result]], rows: int, started: float, jobs: list[Job]) -> None:
         def done(ran: "asyncio.Future[Sequence[Result | RequestError]]") -> None:
-            self._running = None
+            self._running -= 1
             error = None if ran.cancelled() else ran.exception()
             if ran.cancelled():
                 _fail(batch, ModelFaultError("the server stopped while the model ran"))
@@ -193,15 +197,21 @@ class Batcher(Generic[Job, Result]):
                 self._failed(batch, error)
             else:
                 self._settle(batch, rows, started, ran.result())
-            if self._waiting and self._running is None and self._turn is None:
+            if self._waiting and self._turn is None:
                 self._schedule(loop)
 
         loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(self._executor, self._run, jobs)
-        self._running.add_done_callback(done)
+        self._running += 1
+        loop.run_in_executor(self._executor, self._run, jobs).add_done_callback(done)
 
     def _failed(self, batch: list[_Waiting[Job, Result]], error: Exception) -> None:
-        """Tell the one that failed; of several, run each again by itself, so that one bad request spoils no other."""
+        """Tell the one that failed; of several, run each again by itself, so that one bad request spoils no other. Where it is
+        no request's fault that would only fail as often, and as slowly, as there are requests.
+        """
+        if isinstance(error, (UnavailableError, OverloadedError)):
+            for waiting in batch:
+                _fail([waiting], copy(error))  # each caller raises its own, and adds its traceback to it
+            return
         if len(batch) == 1:
             _fail(batch, error if isinstance(error, RequestError) else ModelFaultError(f"the model failed: {error}"))
             return

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from driftwheel.settings import Settings
 from serving.metrics_sum import Sum, supervised
 from serving.snapshots import Family, Sample, Snapshot, Supervision, WorkerFile, metrics_folder, read_all
+from serving.torchserve_metrics import TorchServeMetrics
 
 _log = structlog.get_logger()
 
@@ -38,6 +39,8 @@ class MetricsPage:
             self._shared = _Shared(registry, settings, settle)
         else:
             registry.register(_Alone())
+        on_torchserve = settings.serving.runs_on("torchserve")
+        self._torchserve = TorchServeMetrics(settings.home / "torchserve") if on_torchserve else None
 
     async def start(self) -> None:
         """Let the other workers know of this one from now on, where there are others."""
@@ -48,9 +51,15 @@ class MetricsPage:
         """Leave the last counts for the others."""
         if self._shared is not None:
             await self._shared.close()
+        if self._torchserve is not None:
+            self._torchserve.close()
 
     async def content(self) -> bytes:
         """The page, in Prometheus' text format."""
+        own = await self._own()
+        return own if self._torchserve is None else own + await self._torchserve.content()
+
+    async def _own(self) -> bytes:
         if self._shared is not None:
             return await self._shared.content()
         self._settle()

@@ -24,7 +24,7 @@ from monitoring.metrics import ServingMetrics
 from serving.engine import LoadedVersion, load_version
 from serving.retirement import FORGET_AFTER_S, Retirement
 from serving.runtime import wishes_folder
-from serving.served_model import ServedModel, named_versions
+from serving.served_model import IndexEntry, ServedModel, named_versions
 from serving.split import Split
 from serving.wishes import NOTHING, Wish, change_wish, drop_wish, read_wish
 
@@ -32,16 +32,6 @@ _log = structlog.get_logger()
 
 _RETRY_S = 5.0
 """How long a refused bundle is left alone before it is tried again, in seconds: somebody may have put it right."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """A version and whether it can answer."""
-
-    name: str
-    version: int
-    state: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +118,15 @@ class ModelRepository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that a rollout names can answer. One that was unloaded on purpose is not waited for, but a
-        server without any model is not ready.
+        """Whether every model that a rollout names can answer with its stable version. One that was unloaded on purpose is
+        not waited for, but a server without any model is not ready.
         """
-        return bool(self._served) and all(name in self._served for name in self._failures)
+        loaded = bool(self._served) and all(name in self._served for name in self._failures)
+        return loaded and all(served.stable.down is None for served in self._served.values())
 
     def index(self) -> list[IndexEntry]:
-        """Every version that is loaded, and every one that was refused or unloaded."""
-        entries = [IndexEntry(m.rollout.model, v, "READY") for m in self.models() for v in sorted(m.versions)]
+        """Every version that is loaded, whether or not it can answer, and every one that was refused or unloaded."""
+        entries = [entry for served in self.models() for entry in served.index()]
         for name, (rollout, _) in sorted(self._unloaded.items()):
             entries.extend(IndexEntry(name, v, "UNAVAILABLE", "unloaded") for v in named_versions(rollout))
         for name, failure in sorted(self._failures.items()):
@@ -364,6 +355,7 @@ class ModelRepository:
             self._executor,
             on_run=self._runs_of(name, version),
             engine_cache=self._settings.engine_cache,
+            torchserve=self._settings.home / "torchserve",
         )
 
     def _show(self, name: str, before: ServedModel | None, after: ServedModel | None) -> None:

@@ -4,11 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from driftwheel.contracts import Arm
-from driftwheel.errors import NotFoundError
+from driftwheel.errors import NotFoundError, UnavailableError
 from driftwheel.rollout import Rollout
 from serving.engine import LoadedVersion
 from serving.split import Split
 from serving.wishes import NOTHING, Wish
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A version and whether it can answer."""
+
+    name: str
+    version: int
+    state: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,24 @@ class ServedModel:
             served = ", ".join(map(str, sorted(self.versions)))
             raise NotFoundError(f"model {self.rollout.model!r} has no loaded version {version}; loaded: {served}")
         return loaded
+
+    def check_up(self, version: int | None = None) -> None:
+        """See that a version can answer; None: the stable one.
+
+        Raises:
+            NotFoundError: It is not loaded.
+            UnavailableError: It is, but what runs it is down.
+        """
+        loaded = self.stable if version is None else self.pinned(version)
+        if (down := loaded.down) is not None:
+            raise UnavailableError(f"{loaded.label} cannot answer: {down}")
+
+    def index(self) -> list["IndexEntry"]:
+        """Every version, whether or not it can answer."""
+        return [
+            IndexEntry(one.name, one.version, "READY" if one.down is None else "UNAVAILABLE", one.down or "")
+            for _, one in sorted(self.versions.items())
+        ]
 
     def route(self, key: bytes) -> tuple[LoadedVersion, Arm]:
         """The version and arm that answer a routing key."""

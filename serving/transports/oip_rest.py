@@ -152,8 +152,7 @@ class OipRest:
         name, *version = request.parts
         try:
             served = self._service.repository.model(name)
-            if version:
-                served.pinned(parse_version(version[0]))
+            served.check_up(parse_version(version[0]) if version else None)
         except UnavailableError as error:
             return json_response(ModelReadyJson(name, ready=False, error=error.message), status=503)
         return json_response(ModelReadyJson(name, ready=True))

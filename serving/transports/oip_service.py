@@ -6,6 +6,7 @@ from driftwheel.errors import RequestError, UnimplementedError
 from serving._proto import open_inference_pb2 as pb
 from serving.about import PROTOCOL_EXTENSIONS, SERVER_NAME, server_version
 from serving.access import Role
+from serving.codec import Raw
 from serving.codes import shortened
 from serving.engine import LoadedVersion
 from serving.model_config import model_config, model_statistics
@@ -82,45 +83,46 @@ class OipGrpc:
 
         return pipelined(requests, answered, at_once=_AT_ONCE)
 
-    async def _server_live(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _server_live(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         parsed(pb.ServerLiveRequest, message)
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
-    async def _server_ready(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _server_ready(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         parsed(pb.ServerReadyRequest, message)
         return pb.ServerReadyResponse(ready=self._service.ready).SerializeToString()
 
-    async def _model_ready(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _model_ready(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.ModelReadyRequest, message)
         try:
-            self._loaded(request.name, request.version)
+            served = self._repository.model(request.name)
+            served.check_up(parse_version(request.version) if request.version else None)
         except RequestError:
             return pb.ModelReadyResponse(ready=False).SerializeToString()
         return pb.ModelReadyResponse(ready=True).SerializeToString()
 
-    async def _server_metadata(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _server_metadata(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         parsed(pb.ServerMetadataRequest, message)
         return pb.ServerMetadataResponse(
             name=SERVER_NAME, version=server_version(), extensions=PROTOCOL_EXTENSIONS
         ).SerializeToString()
 
-    async def _model_metadata(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _model_metadata(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.ModelMetadataRequest, message)
         return model_metadata(*self._loaded(request.name, request.version)).SerializeToString()
 
-    async def _model_config(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _model_config(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.ModelConfigRequest, message)
         served, loaded = self._loaded(request.name, request.version)
         config = config_message(model_config(loaded, list(served.versions)))
         return pb.ModelConfigResponse(config=config).SerializeToString()
 
-    async def _model_statistics(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _model_statistics(self, message: Raw, ctx: CallContext) -> bytes:
         """Of one version, of all versions of a model, or of all models."""
         del ctx
         request = parsed(pb.ModelStatisticsRequest, message)
@@ -132,7 +134,7 @@ class OipGrpc:
         statistics = [model_statistics(v, self._recorder.statistics(v.name, v.version)) for v in versions]
         return pb.ModelStatisticsResponse(model_stats=map(statistics_message, statistics)).SerializeToString()
 
-    async def _repository_index(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _repository_index(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.RepositoryIndexRequest, message)
         entries = [
@@ -144,14 +146,14 @@ class OipGrpc:
         ]
         return pb.RepositoryIndexResponse(models=entries).SerializeToString()
 
-    async def _repository_model_load(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _repository_model_load(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.RepositoryModelLoadRequest, message)
         name = model_name(request)
         await self._repository.load(name, loading_version(request.parameters))
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()
 
-    async def _repository_model_unload(self, message: bytes, ctx: CallContext) -> bytes:
+    async def _repository_model_unload(self, message: Raw, ctx: CallContext) -> bytes:
         del ctx
         request = parsed(pb.RepositoryModelUnloadRequest, message)
         name = model_name(request)
@@ -173,7 +175,7 @@ _INFER_RESPONSE_TAG = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER <<
 
 
 def _unimplemented(name: str, why: str) -> Unary:
-    async def refuse(message: bytes, ctx: CallContext) -> bytes:
+    async def refuse(message: Raw, ctx: CallContext) -> bytes:
         del message, ctx
         raise UnimplementedError(f"{name} is not served: {why}")
 

@@ -220,6 +220,7 @@ def _folder(loaded: LoadedVersion) -> str:
 def _described(loaded: LoadedVersion) -> DescribedJson:
     limits = loaded.limits
     waiting = loaded.batcher.queued_rows
+    status = "READY" if loaded.down is None else "UNLOADED"
     return DescribedJson(
         modelName=loaded.name,
         modelVersion=str(loaded.version),
@@ -231,6 +232,6 @@ def _described(loaded: LoadedVersion) -> DescribedJson:
         batchSize=limits.max_batch_rows,
         maxBatchDelay=round(limits.max_queue_delay_ms),
         loadedAtStartup=False,
-        workers=[WorkerJson(id="1", status="READY", gpu=limits.device in ("cuda", "tensorrt"), memoryUsage=0)],
+        workers=[WorkerJson(id="1", status=status, gpu=limits.device in ("cuda", "tensorrt"), memoryUsage=0)],
         jobQueueStatus=QueueJson(max(0, limits.max_queued_rows - waiting), waiting),
     )

@@ -22,7 +22,7 @@ from training.config import default_config
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset, encoded_split, reference_split
 from training.data.sources import CustomersSource
-from training.evaluation import evaluate_bundle
+from training.evaluation import evaluate_bundle, share_seen
 from training.inference import predict
 from training.job import TrainedModel
 from training.models.store import load_model, save_model
@@ -242,6 +242,15 @@ def test_customers_of_one_kind(kept: str, graph_input: str, tmp_path: Path, trai
     trained = fresh(dataset, trained_customers, tmp_path / "trained")
     bundle = export(trained, dataset, name="one", version=1, run_id="r", models=tmp_path / "models")
     assert [i.name for i in session(bundle, "model.onnx").get_inputs()] == [graph_input]
+
+
+def test_a_version_that_learned_from_all_rows_has_seen_the_test_split(
+    films: Bundle, churn: Bundle, ratings: Dataset, customers: Dataset, trained_ratings: TrainedModel, tmp_path: Path
+):
+    evaluated = export(trained_ratings, ratings, name="evaluated", version=1, run_id="r", models=tmp_path)
+    assert share_seen(evaluated, ratings) < 0.05  # an item that somebody rated twice, on both sides of the cut
+    assert share_seen(films, ratings) == 1
+    assert share_seen(churn, customers) == 0
 
 
 def test_another_task_cannot_be_evaluated(films: Bundle, customers: Dataset):

@@ -4,7 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from driftwheel.errors import DeadlineExceededError, ModelFaultError, NotFiniteError, OverloadedError
+from driftwheel.errors import (
+    DeadlineExceededError,
+    ModelFaultError,
+    NotFiniteError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+)
 from serving.batching import Batcher, RunCost
 
 
@@ -42,7 +49,7 @@ def batcher(run, *, inline_us: float = 0, queued: int = 100, batch: int = 64, **
         inline_us=inline_us,
         max_batch_rows=batch,
         max_queued_rows=queued,
-        executor=ThreadPoolExecutor(1),
+        executor=settings.pop("executor", None) or ThreadPoolExecutor(1),
         on_run=settings.pop("on_run", lambda rows, seconds: None),
         clock=settings.pop("clock", lambda: 0.0),
         **settings,
@@ -106,7 +113,7 @@ def test_what_arrives_while_a_long_run_is_under_way_forms_the_next_one() -> None
         assert (long.queued_rows, run.runs) == (3, [])
         run.open.set()
         assert await results(first, *rest) == [2, 4, 6, 8]
-        assert (run.runs, long.queued_rows, long.busy) == ([[1], [2, 3, 4]], 0, False)
+        assert (run.runs, long.queued_rows) == ([[1], [2, 3, 4]], 0)
 
     asyncio.run(main())
 
@@ -191,6 +198,57 @@ def test_what_expires_during_a_run_is_told_so_before_the_run_ends() -> None:
         run.open.set()
         assert await results(first, long.submit(3, 1, None)) == [2, 6]
         assert run.runs == [[1], [3]]
+
+    asyncio.run(main())
+
+
+def test_what_expires_during_its_own_run_is_told_so_before_that_ends() -> None:
+    async def main() -> None:
+        run = Doubler(open_=False)
+        long = batcher(run, clock=asyncio.get_running_loop().time)
+        assert (long.busy, batcher(run, inline_us=200).busy) == (True, False)
+        late, patient = long.submit(1, 1, long._clock() + 0.01), long.submit(2, 1, None)
+        with pytest.raises(DeadlineExceededError):
+            await late
+        assert run.runs == []
+        run.open.set()
+        assert (await patient).result == 4
+        assert run.runs == [[1, 2]]
+
+    asyncio.run(main())
+
+
+def test_several_runs_may_be_under_way_and_no_more() -> None:
+    async def main() -> None:
+        run = Doubler(open_=False)
+        with ThreadPoolExecutor(4) as executor:
+            remote = batcher(run, max_runs=2, executor=executor)
+            answers = []
+            for n in range(4):
+                answers.append(remote.submit(n, 1, None))
+                await settle()
+            assert remote.queued_rows == 2
+            run.open.set()
+            assert await results(*answers) == [0, 2, 4, 6]
+        assert sorted(run.runs) == [[0], [1], [2, 3]]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [UnavailableError, OverloadedError])
+def test_what_is_no_requests_fault_fails_all_at_once(kind: type[RequestError]) -> None:
+    async def main() -> None:
+        runs = []
+
+        def run(jobs):
+            runs.append(list(jobs))
+            raise kind("gone")
+
+        one = batcher(run)
+        answers = await results(*(one.submit(n, 1, None) for n in (1, 2)))
+        assert [(type(answer), str(answer)) for answer in answers] == [(kind, "gone")] * 2
+        assert answers[0] is not answers[1]
+        assert (runs, one.queued_rows) == ([[1, 2]], 0)
 
     asyncio.run(main())
 

@@ -8,7 +8,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from driftwheel.commands import canary, data, drift, export, ledger, models, replay, retrain, serve, token, train, up
+from driftwheel.commands import (
+    canary,
+    data,
+    drift,
+    export,
+    ledger,
+    models,
+    replay,
+    retrain,
+    serve,
+    token,
+    torchserve,
+    train,
+    up,
+)
 from driftwheel.errors import (
     BundleError,
     BusyError,
@@ -53,6 +67,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.add_typer(token.app, name="token")
+app.add_typer(torchserve.app, name="torchserve")
 app.command("replay")(replay.replay)
 app.add_typer(canary.app, name="canary")
 app.add_typer(drift.app, name="drift")

@@ -156,9 +156,9 @@ class TorchServeSettings(Section):
     """The management API over gRPC; 0 takes a free one."""
     workers_per_version: int = Field(default=1, ge=1, le=64)
     """Python processes for each version, each with the model loaded."""
-    batch_size: int = Field(default=64, ge=1, le=4096)
+    batch_size: int = Field(default=16, ge=1, le=4096)
     """The most requests that one run of the model takes together."""
-    max_batch_delay_ms: int = Field(default=2, ge=1)
+    max_batch_delay_ms: int = Field(default=1, ge=1)
     """How long a request may wait for others to share its run. TorchServe takes 0 for its default, 100."""
     queue_size: int = Field(default=1000, ge=1)
     """The requests of a version that wait while its workers are busy; past it the answer is UNAVAILABLE / 503."""

@@ -18,6 +18,7 @@ from driftwheel.rollout import serve_stable, start_candidate
 from driftwheel.settings import Settings, load_settings
 from driftwheel.wheel.torchserve import archived_version, wanted_versions
 from exporters.archive import archive_path
+from serving.torchserve.process import marked
 from tests.bundles import make_churn_bundle, make_rating_bundle
 from tests.serving.torchserve.running import needs_java
 
@@ -154,18 +155,20 @@ def test_a_release_through_a_foreground_one(settings: Settings, tmp_path: Path) 
             ("1", 1, 1),
             ("2", 1, 1),
         ]
+        mark = f"TMPDIR={(Path(answer['key_file']).parent / 'tmp').resolve()}"
+        assert len(marked(mark)) == 3
         time.sleep(0.5)
         assert process.poll() is None  # it stays with the one that took over
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert run(settings, "status").returncode == 1
-    assert not Path(f"/proc/{answer['pid']}").exists()
+    assert marked(mark) == []
 
 
 def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes], output: Path) -> None:
     give_up = time.monotonic() + 60
-    while not (settings.torchserve_folder / "address.json").exists() or "process" not in output.read_text():
+    while not (settings.torchserve_folder / "address.json").exists() or "Process" not in output.read_text():
         assert process.poll() is None, output.read_text()
         assert time.monotonic() < give_up
         time.sleep(0.1)

@@ -23,7 +23,7 @@ from serving.codes import OK_CODE, Code, code_of
 from serving.engine import LoadedVersion
 from serving.gathering import FACTS, Gathered
 
-_HAND_OVER_BYTES = 2**21
+_HAND_OVER_BYTES = 2**22
 """What is gathered at most before the log gets it: enough that handing it over costs little for each request, and little
 enough that it is still in the processor's outer cache when it is written."""
 

@@ -85,25 +85,34 @@ def _options() -> argparse.Namespace:
 
 def _round(rival: Rival, place: Workplace, number: int, options: argparse.Namespace) -> list[Taken]:
     """Start one server, measure all cases, stop it."""
-    folder = Path(tempfile.mkdtemp(prefix=f"round-{number}-", dir=place.folder))
+    own = Workplace(Path(tempfile.mkdtemp(prefix=f"round-{number}-", dir=place.folder)), place.models, place.bundle)
+    warm_up_s = rival.warm_up_s if options.warm_up is None else options.warm_up
     console().print(f"round {number + 1} of {options.rounds}: {rival.name} …", style="dim")
     try:
-        rival.start(Workplace(folder, place.models, place.bundle))
-        return [_case(rival, case, rows, place, folder, options) for case, rows in CASES.items()]
+        rival.start(own)
+        return [
+            measure(rival, case, own, warm_up_s=warm_up_s, seconds=options.seconds, in_flight=options.in_flight)
+            for case in CASES
+        ]
     finally:
         rival.stop()
 
 
-def _case(rival: Rival, case: str, rows: int, place: Workplace, folder: Path, options: argparse.Namespace) -> Taken:
-    call = rival.call(rows)
-    check_scores(rival, probe(rival.target, call), rows, place)
-    for seconds in (rival.warm_up_s if options.warm_up is None else options.warm_up, options.seconds):
+def measure(rival: Rival, case: str, place: Workplace, *, warm_up_s: float, seconds: float, in_flight: int) -> Taken:
+    """See that a running server answers right, warm it up, and measure one case.
+
+    Raises:
+        RuntimeError: It answered something else, or not every call.
+    """
+    call = rival.call(CASES[case])
+    check_scores(rival, probe(rival.target, call), CASES[case], place)
+    for length in (warm_up_s, seconds):
         result = closed_loop(
             rival.target,
             call,
-            seconds=seconds,
-            in_flight=options.in_flight,
-            folder=folder,
+            seconds=length,
+            in_flight=in_flight,
+            folder=place.folder,
             cpu_seconds=lambda: cpu_seconds(rival.pids()),
         )
     held = memory(rival.pids())
@@ -151,14 +160,14 @@ def targets_of(medians: Sequence[Taken]) -> Iterator[Target]:
             yield Target(f"{case}: memory (PSS), of {TORCHSERVE}", ours.pss_mib / other.pss_mib, "<=", 0.40)
 
 
-def show(medians: Sequence[Taken]) -> None:
-    """A table; the last column compares with Driftwheel, everything on."""
+def show(medians: Sequence[Taken], *, subject: str = FULL) -> None:
+    """A table; the last column says how many times as fast one of the servers is."""
     found = {(one.server, one.case): one for one in medians}
     table = Table("case", "server", title="Closed loop, medians of the rounds")
-    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU us", "RSS MiB", "PSS MiB", "Driftwheel is"):
+    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU us", "RSS MiB", "PSS MiB", f"{subject} is"):
         table.add_column(heading, justify="right")
     for case in CASES:
-        ours = found.get((FULL, case))
+        ours = found.get((subject, case))
         for one in sorted((one for one in medians if one.case == case), key=lambda one: -one.requests_per_s):
             factor = f"{ours.requests_per_s / one.requests_per_s:.2f}x" if ours else ""
             numbers = f"{one.requests_per_s:,.0f}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_us:.0f}"
@@ -167,7 +176,9 @@ def show(medians: Sequence[Taken]) -> None:
     console().print(table)
 
 
-def chart(medians: Sequence[Taken], path: Path) -> None:
+def chart(
+    medians: Sequence[Taken], path: Path, *, title: str = "ModelInfer over gRPC, raw tensors, closed loop"
+) -> None:
     """Requests per second and p99, a bar for each server and case."""
     servers = list(dict.fromkeys(one.server for one in medians))
     found = {(one.server, one.case): one for one in medians}
@@ -183,7 +194,7 @@ def chart(medians: Sequence[Taken], path: Path) -> None:
             ("p99 in ms (less)", "p99_ms"),
         )
     ]
-    bar_charts(path, "ModelInfer over gRPC, raw tensors, closed loop", panels)
+    bar_charts(path, title, panels)
 
 
 if __name__ == "__main__":

@@ -28,20 +28,18 @@ from rich.table import Table
 from benchmarks.models import make_factor_bundle
 from benchmarks.rivals.base import ServerProcess
 from benchmarks.tools.h2load import closed_loop, require_h2load
-from benchmarks.tools.messages import Call, pairs
+from benchmarks.tools.messages import PREDICTIONS, Call, columns_of, json_of, prediction, predictions_call
 from benchmarks.tools.probing import probe
 from benchmarks.tools.processes import cpu_seconds
 from benchmarks.tools.report import add_results_option, console, write_json
+from driftwheel.bundle import Bundle
 from driftwheel.files import sha256_of
 from driftwheel.serving_settings import TorchServeSettings
 from exporters.archive import write_archive
-from serving._proto import torchserve_inference_pb2 as pb
 from serving.torchserve.configuration import PROPERTIES, ArchivedVersion, environment, properties
 from serving.torchserve.instance import Plan, prepare
 from serving.torchserve.lifecycle import plan_for
 from serving.torchserve.ports import chosen_ports
-
-PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 
 WARM_UP_S = 15.0
 """Java compiles what runs often; after so long it is about as quick as it gets."""
@@ -94,9 +92,9 @@ class Taken:
 class Swept:
     """A TorchServe that is given other workers and batches while it runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bundle: Bundle) -> None:
         settings = TorchServeSettings()
-        archive = write_archive(make_factor_bundle(folder / "models", 1))
+        archive = write_archive(bundle)
         plan = plan_for(settings, [ArchivedVersion("mf", 1, archive, sha256_of(archive))])
         self._ports = chosen_ports(settings)
         self._folder = prepare(folder / "runs", plan, self._ports).folder
@@ -126,7 +124,11 @@ class Swept:
 
     def cpu_seconds(self) -> float:
         """Processor time of all its processes so far."""
-        return cpu_seconds(self._process.pids())
+        return cpu_seconds(self.pids())
+
+    def pids(self) -> list[int]:
+        """Java and the workers."""
+        return self._process.pids()
 
     def stop(self) -> None:
         """End it."""
@@ -152,7 +154,7 @@ def main() -> None:
         *itertools.starmap(Choice, itertools.product(options.workers, options.batches, options.delays)),
     ]
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-        swept = Swept(Path(folder))
+        swept = Swept(Path(folder), make_factor_bundle(Path(folder) / "models", 1))
         try:
             taken = list(_sweep(swept, choices, Path(folder), options))
             best = best_of(taken)
@@ -215,18 +217,11 @@ def _measure(swept: Swept, choice: Choice, case: Case, form: str, folder: Path, 
 
 
 def _call(rows: int, form: str) -> Call:
-    users, items = pairs(rows)
-    if form == "columns":
-        inputs = {"user_id": users.astype("<i8").tobytes(), "item_id": items.astype("<i8").tobytes()}
-    else:
-        listed = [{"user_id": user, "item_id": item} for user, item in zip(users.tolist(), items.tolist(), strict=True)]
-        inputs = {"data": str(listed).replace("'", '"').encode()}
-    request = pb.PredictionsRequest(model_name="mf", model_version="1", input=inputs)
-    return Call(PREDICTIONS, request.SerializeToString())
+    return predictions_call(columns_of(rows) if form == "columns" else json_of(rows), version="1")
 
 
 def _check(answer: bytes, rows: int, form: str) -> None:
-    body = pb.PredictionResponse.FromString(answer).prediction
+    body = prediction(answer)
     if form == "columns" and np.frombuffer(body, "<f4").shape != (rows,):
         raise RuntimeError(f"{len(body)} bytes came for {rows} pairs")
     if form == "JSON" and body.count(b",") != rows - 1:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.rivals.base import START_TIMEOUT_S, WARM_UP_S, ServerProcess, Workplace
 from benchmarks.tools.messages import Call, infer_call, infer_scores
 from driftwheel.rollout import serve_stable, start_candidate
-from driftwheel.settings import load_settings
+from driftwheel.settings import Settings, load_settings
 from serving.runtime import server_address
 
 _BY = {"by": "benchmark", "now": "2026-01-01T00:00:00Z"}
@@ -32,10 +32,17 @@ class Driftwheel:
         self.target = ""
 
     def start(self, workplace: Workplace) -> None:
+        self._serve(self._home(workplace), workplace)
+
+    def _home(self, workplace: Workplace) -> Settings:
+        """Settings, and the split."""
         sections: dict[str, Any] = {**self._sections, "serving": {"port": 0, **self._sections.get("serving", {})}}
         settings = load_settings(home=workplace.folder, models_folder=workplace.models, log_level="warning", **sections)
         serve_stable(settings.rollouts, "mf", 1, **_BY)
         start_candidate(settings.rollouts, "mf", 2, steps=(0.5, 1.0), **_BY)
+        return settings
+
+    def _serve(self, settings: Settings, workplace: Workplace) -> None:
         command = [sys.executable, "-m", "driftwheel", "serve"]
         self._process.launch(command, workplace.folder / "server.log", env=settings.child_environment())
         give_up = time.monotonic() + START_TIMEOUT_S

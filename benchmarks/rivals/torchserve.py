@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rivals.base import ServerProcess, Workplace, free_port
-from benchmarks.tools.messages import Call, pairs
+from benchmarks.tools.messages import Call, columns_of, prediction, predictions_call
 from driftwheel.bundle import ONNX_GRAPH
-from serving._proto import torchserve_inference_pb2 as pb
 
 BATCH, DELAY_MS = 64, 2
 
-_PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-_HANDLER = Path(__file__).parent / "torchserve_handler.py"
 _QUIET = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration>
   <Appenders><Console name="STDOUT" target="SYSTEM_OUT"><PatternLayout pattern="%m%n"/></Console></Appenders>
@@ -30,11 +27,12 @@ _QUIET = """<?xml version="1.0" encoding="UTF-8"?>
 class TorchServe:
     """Java's frontend and one Python worker."""
 
-    name = "TorchServe"
     needs = "ts"
     warm_up_s = 12.0  # Java compiles what runs often; its rate doubles on the way
+    handler = Path(__file__).parent / "torchserve_handler.py"
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "TorchServe") -> None:
+        self.name = name
         self._process = ServerProcess()
         self.target = ""
 
@@ -45,21 +43,13 @@ class TorchServe:
 
     def start(self, workplace: Workplace) -> None:
         folder = workplace.folder
-        _archive(folder, workplace.bundle.path(ONNX_GRAPH))
+        _archive(folder, workplace.bundle.path(ONNX_GRAPH), self.handler)
         grpc_port, *http = (free_port() for _ in range(5))
-        (folder / "log4j2.xml").write_text(_QUIET)
-        (folder / "config.properties").write_text(_properties(grpc_port, http))
-        binary = Path(sys.executable).parent / "torchserve"
-        command = [
-            str(binary),
-            "--start",
-            "--foreground",
-            "--ncs",
-            "--disable-token-auth",
-            "--model-store",
-            str(folder),
-        ]
-        command += ["--ts-config", str(folder / "config.properties"), "--log-config", str(folder / "log4j2.xml")]
+        settings = _listeners(grpc_port, http) | self.settings()
+        (folder / "config.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        command = [str(Path(sys.executable).parent / "torchserve"), "--start", "--foreground", "--disable-token-auth"]
+        command += ["--model-store", str(folder), "--ts-config", str(folder / "config.properties")]
+        command += self.flags(folder)
         environment = {"TMPDIR": str(folder), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
         self._process.launch(command, folder / "server.log", env=environment, cwd=folder)
         self.target = f"127.0.0.1:{grpc_port}"
@@ -73,39 +63,52 @@ class TorchServe:
         return self._process.pids()[1:]
 
     def call(self, rows: int) -> Call:
-        users, items = pairs(rows)
-        tensors = {"user_id": users.astype("<i8").tobytes(), "item_id": items.astype("<i8").tobytes()}
-        return Call(_PREDICTIONS, pb.PredictionsRequest(model_name="mf", input=tensors).SerializeToString())
+        return predictions_call(columns_of(rows))
 
     def scores(self, answer: bytes) -> NDArray[np.float32] | None:
-        return np.frombuffer(pb.PredictionResponse.FromString(answer).prediction, "<f4")
+        return np.frombuffer(prediction(answer), "<f4")
+
+    def settings(self) -> dict[str, object]:
+        """What its configuration says beside where it listens."""
+        model = {
+            "defaultVersion": True,
+            "marName": "mf.mar",
+            "minWorkers": 1,
+            "maxWorkers": 1,
+            "batchSize": BATCH,
+            "maxBatchDelay": DELAY_MS,
+            "responseTimeout": 120,
+        }
+        return {
+            "disable_system_metrics": "true",
+            "async_logging": "true",
+            "load_models": "mf.mar",
+            "job_queue_size": 1000,
+            "models": json.dumps({"mf": {"1.0": model}}),
+        }
+
+    def flags(self, folder: Path) -> list[str]:
+        """What more stands on its command line."""
+        (folder / "log4j2.xml").write_text(_QUIET)
+        return ["--ncs", "--log-config", str(folder / "log4j2.xml")]
 
 
-def _archive(folder: Path, graph: Path) -> None:
+def _archive(folder: Path, graph: Path, handler: Path) -> None:
     """A .mar is a zip with a manifest."""
     manifest = {
         "runtime": "python",
-        "model": {"modelName": "mf", "modelVersion": "1.0", "handler": _HANDLER.name},
+        "model": {"modelName": "mf", "modelVersion": "1.0", "handler": handler.name},
         "archiverVersion": "0.12.0",
     }
     with zipfile.ZipFile(folder / "mf.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.write(_HANDLER, _HANDLER.name)
+        archive.write(handler, handler.name)
         archive.write(graph, "model.onnx")
 
 
-def _properties(grpc_port: int, http: list[int]) -> str:
-    model = {
-        "defaultVersion": True,
-        "marName": "mf.mar",
-        "minWorkers": 1,
-        "maxWorkers": 1,
-        "batchSize": BATCH,
-        "maxBatchDelay": DELAY_MS,
-        "responseTimeout": 120,
-    }
+def _listeners(grpc_port: int, http: list[int]) -> dict[str, object]:
     inference, management, metrics, grpc_management = http
-    settings = {
+    return {
         "inference_address": f"http://127.0.0.1:{inference}",
         "management_address": f"http://127.0.0.1:{management}",
         "metrics_address": f"http://127.0.0.1:{metrics}",
@@ -113,10 +116,4 @@ def _properties(grpc_port: int, http: list[int]) -> str:
         "grpc_management_port": grpc_management,
         "grpc_inference_address": "127.0.0.1",
         "grpc_management_address": "127.0.0.1",
-        "disable_system_metrics": "true",
-        "async_logging": "true",
-        "load_models": "mf.mar",
-        "job_queue_size": 1000,
-        "models": json.dumps({"mf": {"1.0": model}}),
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -18,6 +18,8 @@ CONNECTIONS = 4
 """Over which the calls in flight are spread."""
 
 _PROBES = 6
+_PATIENCE_S = 30.0
+"""For a probe. h2load ends with calls under way, and on a busy machine TorchServe has taken over 5 s for the next one."""
 
 _DATA_BYTES = re.compile(r"^traffic: .*\((\d+)\) data$", re.MULTILINE)
 
@@ -90,7 +92,7 @@ def closed_loop(
 
 def _sizes(target: str, call: Call) -> list[int]:
     """How many bytes a good answer has, from each of the processes that share a port (each probe connects anew)."""
-    return [FRAME.size + len(probe(target, call)) for _ in range(_PROBES)]
+    return [FRAME.size + len(probe(target, call, timeout_s=_PATIENCE_S)) for _ in range(_PROBES)]
 
 
 def _check(summary: str, status: np.ndarray, sizes: Sequence[int], in_flight: int) -> None:

@@ -1,6 +1,8 @@
 """The requests that are sent, and the frames that they travel in."""
 
+import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +10,13 @@ from numpy.typing import NDArray
 
 from benchmarks.models import ITEM_COUNT, USERS
 from serving._proto import open_inference_pb2 as pb
+from serving._proto import torchserve_inference_pb2 as torchserve_pb
 
 FRAME = struct.Struct(">BI")
 """gRPC's prefix of a message: whether it is compressed, and its length."""
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +52,27 @@ def infer_call(rows: int, *, model: str = "mf") -> Call:
 def infer_scores(answer: bytes) -> NDArray[np.float32]:
     """The scores in a ModelInferResponse."""
     return np.frombuffer(pb.ModelInferResponse.FromString(answer).raw_output_contents[0], "<f4")
+
+
+def predictions_call(inputs: Mapping[str, bytes], *, version: str = "") -> Call:
+    """Predictions of TorchServe's own gRPC, for the model ``mf``."""
+    request = torchserve_pb.PredictionsRequest(model_name="mf", model_version=version, input=inputs)
+    return Call(PREDICTIONS, request.SerializeToString())
+
+
+def prediction(answer: bytes) -> bytes:
+    """What a handler answered, in a PredictionResponse."""
+    return torchserve_pb.PredictionResponse.FromString(answer).prediction
+
+
+def columns_of(rows: int) -> dict[str, bytes]:
+    """``pairs`` as raw columns: little-endian int64."""
+    users, items = pairs(rows)
+    return {"user_id": users.astype("<i8").tobytes(), "item_id": items.astype("<i8").tobytes()}
+
+
+def json_of(rows: int) -> dict[str, bytes]:
+    """``pairs`` as JSON, a list of objects, in the one field that TorchServe's own clients send."""
+    users, items = pairs(rows)
+    listed = [{"user_id": user, "item_id": item} for user, item in zip(users.tolist(), items.tolist(), strict=True)]
+    return {"data": json.dumps(listed).encode()}

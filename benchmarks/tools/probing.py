@@ -7,7 +7,7 @@ import grpc
 from benchmarks.tools.messages import Call
 
 
-def probe(target: str, call: Call) -> bytes:
+def probe(target: str, call: Call, *, timeout_s: float = 5.0) -> bytes:
     """The bytes of the answer's message.
 
     Raises:
@@ -15,4 +15,4 @@ def probe(target: str, call: Call) -> bytes:
     """
     with grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         method: Any = channel.unary_unary(call.path)
-        return method(call.message, timeout=5.0)
+        return method(call.message, timeout=timeout_s)

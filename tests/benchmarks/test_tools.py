@@ -105,7 +105,7 @@ def test_a_closed_loop_counts_answers_and_the_servers_processor_time(rival: Riva
 @needs_h2load
 @pytest.mark.parametrize("rival", ["grpc-aio"], indirect=True)
 def test_a_closed_loop_does_not_take_errors_for_answers(rival: Rival, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("benchmarks.tools.h2load.probe", lambda target, call: bytes(30))
+    monkeypatch.setattr("benchmarks.tools.h2load.probe", lambda target, call, timeout_s: bytes(30))
     wrong = Call(
         infer_call(1).path, infer_call(1).message[:-3]
     )  # each call is refused, with HTTP 200 and nothing in it

@@ -1,5 +1,6 @@
 """A serving host: an environment with the serving extra and nothing else."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -63,3 +64,20 @@ def test_a_worker_does_without_pandas_and_rich_even_where_they_are_installed() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["serving.backends.onnx", "serving.recommendation.product", "serving.entry", "exporters.parity"]
+)
+def test_onnxruntime_reports_nothing_to_its_maker(module: str, tmp_path: Path) -> None:
+    code = f"import {module}, onnxruntime; onnxruntime.SessionOptions()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "CI"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / ".cache").rglob("*.onnxruntime*")) == []

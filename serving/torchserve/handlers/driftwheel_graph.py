@@ -1,6 +1,7 @@
 """The graph of an archive: ONNX in onnxruntime, or TorchScript in PyTorch."""
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ class OnnxGraph:
     """A graph in an onnxruntime session, on one thread: TorchServe scales by workers."""
 
     def __init__(self, path: Path, output: str, gpu: int | None) -> None:
+        os.environ.setdefault(
+            "ORT_DISABLE_TELEMETRY", "1"
+        )  # else it reports its use to its maker, and marks the machine
         import onnxruntime as ort
 
         wanted = onnx_providers(gpu, ort.get_available_providers())

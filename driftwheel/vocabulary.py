@@ -84,8 +84,9 @@ class Vocabulary:
         if not self.entries:
             return np.zeros(len(ids), dtype=np.int64)
         if (table := self._dense) is not None:
-            # A difference that wraps around int64 still lands outside the table, and is clipped to an unknown.
-            return table.take(ids - self._offset, mode="clip")
+            # A difference that wraps around int64 still lands outside the table, and is clipped to an unknown. Ids that count
+            # from 1 are their own places.
+            return table.take(ids - self._offset if self._offset else ids, mode="clip")
         keys, indices = self._sorted
         position = np.searchsorted(keys, ids)
         position[position == len(keys)] = 0

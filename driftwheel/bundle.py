@@ -4,7 +4,7 @@
 
     <models>/<name>/<version>/
       bundle.json         the Manifest; written last, so a folder without it is not a bundle
-      model.onnx          the graph; model.ts, the same as TorchScript
+      model.onnx          the graph; model.ts, the same as TorchScript (not of trees)
       factors/            what recommending takes (task "rating"): users.npy and items.npy, float32 rows of vector and bias
                           (users by index, the unknown's first; items in index order), and parameters.json
       items.parquet       item_id, title, popularity in index order (task "rating")

@@ -31,7 +31,7 @@ from driftwheel.preprocessing import encode
 from exporters.golden import edge_batches, golden_arrays
 from exporters.graphs import exported_graph
 from exporters.onnx_graph import write_onnx
-from exporters.parity import prove_graphs, prove_recommend
+from exporters.parity import prove_finished, prove_graphs, prove_recommend
 from exporters.recommend import write_factors
 from exporters.torchscript import write_torchscript
 from serving.recommendation.recommender import read_recommender
@@ -39,8 +39,9 @@ from training.config import RatingConfig, config_from
 from training.data.dataset import Dataset, Split, encoded_split, labels, read_split, reference_split
 from training.inference import predict
 from training.job import TrainedModel
+from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
-from training.models.store import Model, load_model
+from training.models.store import Model, load_any
 
 _ASKED_USERS = 33
 """How many users top-K is proved for."""
@@ -75,9 +76,12 @@ def export(
             f"{folder} was made from run {existing.manifest.training.run_id}, not from {run_id}",
             hint="a bundle is immutable: register the run as a new version",
         )
-    model = load_model(trained.folder)
+    model = load_any(trained.folder)
     with published_folder(folder) as target:
-        parity = _write_graphs(target, model, dataset, trained)
+        if isinstance(model, GraphModel):
+            parity = _write_finished(target, model, dataset)
+        else:
+            parity = _write_graphs(target, model, dataset, trained)
         _write_tables(target, model, dataset)
         manifest = Manifest(
             name=name,
@@ -138,6 +142,20 @@ def _write_graphs(target: Path, model: Model, dataset: Dataset, trained: Trained
     return proof.cases + _write_recommend(target, model, dataset, trained)
 
 
+def _write_finished(target: Path, model: GraphModel, dataset: Dataset) -> tuple[ParityCase, ...]:
+    """Write a graph that training left finished, with its golden requests; prove that it still answers as the model did
+    that it was made of. There is no TorchScript of it.
+    """
+    (target / ONNX_GRAPH).write_bytes(model.content)
+    proof = prove_finished(model, dataset.signature.outputs[0].name)
+    signature, vocabularies = dataset.signature, dataset.read_vocabularies()
+    batches = edge_batches(dataset)
+    answers = [model.answers(encode(signature, vocabularies, tensors)) for tensors in batches.values()]
+    golden: dict[str, Any] = golden_arrays(signature, batches, answers)
+    np.savez_compressed(target / GOLDEN, **golden)
+    return proof
+
+
 def _write_recommend(
     target: Path, model: MatrixFactorization, dataset: Dataset, trained: TrainedModel
 ) -> tuple[ParityCase, ...]:
@@ -169,7 +187,7 @@ def seen_items(feed: dict[str, NDArray[np.int64]], users: int) -> tuple[NDArray[
     return offsets.astype(np.int64), feed["item_index"][order].astype(np.int64)
 
 
-def _write_tables(target: Path, model: Model, dataset: Dataset) -> None:
+def _write_tables(target: Path, model: Model | GraphModel, dataset: Dataset) -> None:
     """Copy the vocabularies and write the reference: rows that were not trained on, with this model's answers."""
     for file in dataset.vocabularies.values():
         (target / file).parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from exporters.golden import Tensors
 from exporters.recommend import recommend_in_numpy
 from exporters.torchscript import read_torchscript
 from serving.recommendation.recommender import Recommender
+from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
 
 TOLERANCE = 1e-5
@@ -60,6 +61,20 @@ def prove_graphs(
         cases.append(_case("torchscript", case, expected, script(*arguments).numpy()))
         answers.append(expected)
     return Proof(tuple(cases), answers)
+
+
+def prove_finished(model: GraphModel, output: str) -> tuple[ParityCase, ...]:
+    """Compare a graph with what the model that it was made of answered when it was trained.
+
+    Raises:
+        ExportError: It differs by more than ``TOLERANCE``, has another output, or has nothing to be compared with.
+    """
+    if not model.evidence or model.output != output:
+        raise ExportError(f"the graph gives {model.output!r}, not {output!r}, or came without evidence")
+    return tuple(
+        _case("onnx", case, arrays["answer"], model.answers({name: arrays[name] for name in model.inputs}))
+        for case, arrays in model.evidence.items()
+    )
 
 
 def prove_recommend(

@@ -5,14 +5,18 @@ from typing import Any
 from driftwheel.bundle import ONNX_GRAPH, SEEN, Bundle
 from driftwheel.errors import DataError
 from driftwheel.preprocessing import encode
+from training.config import TrainConfig
 from training.data.dataset import Dataset, labels, public_tensors, read_split
 from training.final_metrics import task_metrics
 
 _CHUNK_ROWS = 65_536
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Dataset) -> dict[str, float]:
+def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: TrainConfig | None = None) -> dict[str, float]:
     """Run a bundle's graph, with the bundle's own vocabularies, over a dataset's test split.
+
+    Args:
+        config: Says what mistakes cost; the defaults unless given.
 
     Raises:
         DataError: The bundle is for another task, or wants an input that the dataset does not have.
@@ -30,7 +34,7 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset) -> dict[str, float]:
         session.run([output], {name: column[start : start + _CHUNK_ROWS] for name, column in feed.items()})[0]
         for start in range(0, len(table), _CHUNK_ROWS)
     ]
-    return task_metrics(dataset.task, np.concatenate(parts), labels(dataset.signature, table))
+    return task_metrics(dataset.task, np.concatenate(parts), labels(dataset.signature, table), config)
 
 
 def share_seen(bundle: Bundle, dataset: Dataset) -> float:

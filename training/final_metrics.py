@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftwheel.contracts import Task
+from training.config import CustomerConfig, TrainConfig
 from training.data.dataset import EncodedSplit
 from training.inference import predict, rank_items
-from training.metrics import churn_metrics, ranking_metrics, rating_metrics
+from training.metrics import Costs, churn_metrics, ranking_metrics, rating_metrics
+from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
 from training.models.store import Model
 
@@ -19,16 +21,29 @@ _RELEVANT = 0.75
 _CUTOFF = 10
 
 
-def task_metrics(task: Task, predicted: NDArray[Any], actual: NDArray[Any]) -> dict[str, float]:
-    """The metrics of predictions ``[rows]`` that a task is judged by."""
-    return rating_metrics(predicted, actual) if task == "rating" else churn_metrics(predicted, actual)
+def task_metrics(
+    task: Task, predicted: NDArray[Any], actual: NDArray[Any], config: TrainConfig | None = None
+) -> dict[str, float]:
+    """The metrics of predictions ``[rows]`` that a task is judged by; without a configuration, at default costs."""
+    if task == "rating":
+        return rating_metrics(predicted, actual)
+    return churn_metrics(predicted, actual, costs_of(config))
 
 
-def final_metrics(model: Model, train: EncodedSplit, test: EncodedSplit) -> dict[str, float]:
+def costs_of(config: TrainConfig | None) -> Costs:
+    """What the mistakes of a churn model cost."""
+    if not isinstance(config, CustomerConfig):
+        return Costs()
+    return Costs(missed=config.missed_cost, needless=config.needless_cost)
+
+
+def final_metrics(
+    model: Model | GraphModel, train: EncodedSplit, test: EncodedSplit, config: TrainConfig
+) -> dict[str, float]:
     """A task's metrics; for ratings also NDCG and recall over all items, for the users that training knew."""
     predicted = predict(model, test.feed)
     if not isinstance(model, MatrixFactorization):
-        return task_metrics("churn", predicted, test.label)
+        return task_metrics("churn", predicted, test.label, config)
     return task_metrics("rating", predicted, test.label) | ranking_metrics(_ranked(model, train, test), k=_CUTOFF)
 
 

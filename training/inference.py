@@ -1,4 +1,4 @@
-"""Answers of an eager model over many rows."""
+"""Answers of a model over many rows."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
 from training.models.store import Model, forward_inputs
 
@@ -14,8 +15,10 @@ _CHUNK_ROWS = 65_536
 
 
 @torch.no_grad()
-def predict(model: Model, feed: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+def predict(model: Model | GraphModel, feed: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     """The model's output float32 ``[rows]`` for graph inputs, in evaluation mode, in chunks that fit in memory."""
+    if isinstance(model, GraphModel):
+        return model.answers(feed)
     model.eval()
     inputs = full_feed(model, feed)
     device = next(model.parameters()).device

@@ -85,7 +85,7 @@ class Result:
     code_revision: str
     history: tuple[EpochEvent, ...]
     metrics: dict[str, float]
-    """On the test split, with the best weights of the evaluation."""
+    """On the test split, with the best weights of the evaluation; none where the dataset has no test split (a trial)."""
     device: str = "cpu"
     """What it was trained on: ``cpu`` or ``cuda``."""
     refit_rows: int | None = None

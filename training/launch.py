@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -120,6 +121,7 @@ def _job(
     evaluation: str | None = None,
 ) -> Job:
     fields = config_fields(config or default_config(dataset.task))
+    ranks = 1 if _of_trees(fields) else ranks
     key = f"{dataset.task}-{dataset.fingerprint[:16]}-{digest(fields, seed)}"
     return Job(
         key=key,
@@ -133,6 +135,11 @@ def _job(
         code_revision=code_revision(),
         evaluation=evaluation,
     )
+
+
+def _of_trees(fields: dict[str, Any]) -> bool:
+    """Whether a job is scikit-learn's, which one process does."""
+    return fields.get("estimator", "network") != "network"
 
 
 def _model(job: Job) -> Path:
@@ -175,10 +182,17 @@ def _report(tails: "list[EventTail]", on_epoch: OnEpoch) -> None:
 
 @contextmanager
 def _torchrun(jobs: list[Job]) -> Generator[subprocess.Popen[bytes]]:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={jobs[0].ranks}"),
-        *("-m", "training.worker", *(str(Path(job.folder) / JOB) for job in jobs)),
+    worker = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={jobs[0].ranks}",
+        "-m",
+        "training.worker",
     ]
+    if _of_trees(jobs[0].config):
+        worker = ["-m", "training.tree_worker"]
+    command = [sys.executable, *worker, *(str(Path(job.folder) / JOB) for job in jobs)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(jobs[0].threads)}
     with (Path(jobs[0].folder) / STDERR).open("wb") as log:
         process = subprocess.Popen(tied(command), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

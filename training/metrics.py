@@ -1,6 +1,7 @@
 """Metrics of predictions and of rankings, in numpy alone."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +12,101 @@ _EPSILON = 1e-7
 """Probabilities are kept this far from 0 and 1, so that one wrong certainty does not make log loss infinite."""
 
 
+CALIBRATION_BINS = 10
+"""Tenths of the customers by predicted probability."""
+
+
 def rating_metrics(predicted: Floats, actual: Floats) -> dict[str, float]:
     """``rmse`` and ``mae`` of scores ``[rows]``."""
     error = predicted.astype(np.float64) - actual
     return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error)))}
 
 
-def churn_metrics(probability: Floats, actual: Floats) -> dict[str, float]:
-    """``auc``, ``average_precision``, ``log_loss``, ``brier``, and ``f1`` at one half, of probabilities ``[rows]``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What mistakes cost, in any one currency; being right costs nothing."""
+
+    missed: float = 5.0
+    """A customer who leaves and was made no offer."""
+    needless: float = 1.0
+    """An offer to a customer who would have stayed."""
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which an offer costs less than none, if the probabilities are calibrated: Elkan, *The
+        Foundations of Cost-Sensitive Learning*, 2001.
+        """
+        return self.needless / (self.needless + self.missed)
+
+
+def churn_metrics(probability: Floats, actual: Floats, costs: Costs = Costs()) -> dict[str, float]:
+    """Metrics of probabilities ``[rows]`` of leaving: ``auc``, ``average_precision``, ``log_loss``, ``brier``, ``ece``,
+    and ``f1`` at one half; ``cost``, the mean over customers at ``threshold``, which follows from the costs, with the
+    counts of the confusion matrix there.
 
     With one class only, ``auc`` and ``average_precision`` have no meaning and are left out.
     """
     p, y = np.clip(probability.astype(np.float64), _EPSILON, 1 - _EPSILON), actual.astype(np.float64)
-    called, hits = float((p >= 0.5).sum() + y.sum()), float(((p >= 0.5) & (y == 1)).sum())
     metrics = {
         "log_loss": float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))),
         "brier": float(np.mean((p - y) ** 2)),
-        "f1": 2 * hits / called if called else 0.0,
+        "ece": calibration_error(p, y),
+        "f1": f1(confusion_counts(p, y, 0.5)),
+        "threshold": costs.threshold,
+        "cost": mean_cost(p, y, costs.threshold, costs),
+        **{name: float(count) for name, count in confusion_counts(p, y, costs.threshold).items()},
     }
     if 0 < y.sum() < len(y):
         metrics |= {"auc": roc_auc(p, y), "average_precision": average_precision(p, y)}
     return metrics
+
+
+def confusion_counts(probability: Floats, actual: Floats, threshold: float) -> dict[str, int]:
+    """How many rows are ``true_negatives``, ``false_positives``, ``false_negatives`` and ``true_positives``, if
+    probabilities at or above the threshold are called positive.
+    """
+    called, positive = probability >= threshold, actual == 1
+    return {
+        "true_negatives": int((~called & ~positive).sum()),
+        "false_positives": int((called & ~positive).sum()),
+        "false_negatives": int((~called & positive).sum()),
+        "true_positives": int((called & positive).sum()),
+    }
+
+
+def f1(counts: dict[str, int]) -> float:
+    """The harmonic mean of precision and recall; 0 where neither is defined."""
+    all_of_them = 2 * counts["true_positives"] + counts["false_positives"] + counts["false_negatives"]
+    return 2 * counts["true_positives"] / all_of_them if all_of_them else 0.0
+
+
+def mean_cost(probability: Floats, actual: Floats, threshold: float, costs: Costs) -> float:
+    """What mistakes cost a row, if offers are made from that threshold on."""
+    counts = confusion_counts(probability, actual, threshold)
+    return (costs.missed * counts["false_negatives"] + costs.needless * counts["false_positives"]) / len(actual)
+
+
+def equal_mass_bins(probability: Floats, bins: int = CALIBRATION_BINS) -> list[NDArray[np.int64]]:
+    """The row numbers of each bin: rows by probability, cut into parts that differ by one row at most.
+
+    Rows of equal probability are kept in their order, which may put them into neighbouring bins.
+    """
+    order = np.argsort(probability, kind="stable")
+    return list(np.array_split(order, max(1, min(bins, len(order)))))
+
+
+def calibration_error(probability: Floats, actual: Floats, bins: int = CALIBRATION_BINS) -> float:
+    """The expected calibration error over bins of equal mass: the distance between the mean probability and the share of
+    positives of a bin, averaged with the bins' rows as weights (Naeini, Cooper and Hauskrecht, *Obtaining Well
+    Calibrated Probabilities Using Bayesian Binning*, 2015, with quantile bins as in Nguyen and O'Connor, 2015).
+
+    Chance alone makes it positive: some .010 on 7,000 independent customers with probabilities that are exactly right. Answers
+    pooled from the folds of a cross-validation are not independent, and can come out lower.
+    """
+    gaps = [
+        len(rows) * abs(probability[rows].mean() - actual[rows].mean()) for rows in equal_mass_bins(probability, bins)
+    ]
+    return float(sum(gaps) / len(actual))
 
 
 def roc_auc(score: Floats, actual: Floats) -> float:

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,7 +69,7 @@ class RatingObjective(Objective[MatrixFactorization]):
 
 
 class ChurnObjective(Objective[ChurnNetwork]):
-    """Log loss, over logits; the optimizer decays the weights."""
+    """Log loss, over logits; each head has its own; the optimizer decays the weights."""
 
     def __init__(self, model: ChurnNetwork, config: ChurnConfig) -> None:
         super().__init__()
@@ -76,7 +77,8 @@ class ChurnObjective(Objective[ChurnNetwork]):
         self.weight_decay = config.weight_decay
 
     def forward(self, feed: Feed, label: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(self.model.logits(feed["category"], feed["number"]), label)
+        logits = self.model.head_logits(feed["category"], feed["number"])
+        return functional.binary_cross_entropy_with_logits(logits, label.expand_as(logits))
 
     def row_loss(self, feed: Feed, label: Tensor) -> Tensor:
         logits = self.model.logits(feed["category"], feed["number"])
@@ -120,10 +122,22 @@ def _churn_network(dataset: Dataset, train: EncodedSplit, config: ChurnConfig) -
             embedding=config.embedding,
             hidden=config.hidden,
             dropout=config.dropout,
+            bins=config.bins,
+            heads=config.heads,
         )
     )
     present = np.ma.masked_invalid(number)
     mean, deviation = present.mean(axis=0).filled(0.0), present.std(axis=0).filled(1.0)
     model.number_mean.copy_(torch.from_numpy(mean))
     model.number_deviation.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))  # a constant column is 0
+    edges = [_edges(column.compressed(), config.bins) for column in present.T]
+    model.number_edges.copy_(torch.from_numpy(np.array(edges).reshape(number.shape[1], config.bins + 1)))
     return model
+
+
+def _edges(present: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """The edges ``[bins + 1]`` of bins of equal mass; where values repeat there are fewer, and the last fills up."""
+    if not len(present):
+        return np.zeros(bins + 1)
+    edges = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)))
+    return np.append(edges, np.full(bins + 1 - len(edges), edges[-1]))

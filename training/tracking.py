@@ -2,16 +2,19 @@
 
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from driftwheel.settings import Settings
 from training.data.dataset import Dataset, encoded_split
 from training.inference import full_feed, predict
-from training.job import RESULT, TrainedModel
+from training.job import TrainedModel
 from training.mlflow_store import KEY_TAG, WEIGHTS_FOLDER, experiment_id, open_client, quiet, use_globally
-from training.models.store import SHAPE, WEIGHTS, Model, forward_inputs, load_model
+from training.models.graph import GraphModel
+from training.models.store import Model, forward_inputs, load_any
 from training.plots import training_plots
 
 if TYPE_CHECKING:
@@ -26,12 +29,21 @@ _BATCH = 1000
 
 
 def track(
-    evaluated: TrainedModel, dataset: Dataset, settings: Settings, *, shipped: TrainedModel, full: Dataset
+    evaluated: TrainedModel,
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    shipped: TrainedModel,
+    full: Dataset,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Record a run with its parameters, metrics, data, plots and model, and return its id.
 
     Metrics and plots are of the evaluation on ``dataset``; the model and its weights are those shipped, of ``full``.
     The same job recorded before is found again; a run that was cut off is marked as killed, and recorded anew.
+
+    Args:
+        tags: What else is to be known of it, where its parameters came from for one.
     """
     client = open_client(settings)
     with quiet():
@@ -41,13 +53,13 @@ def track(
                 return run.info.run_id
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
-        run_id = client.create_run(experiment, run_name=shipped.key, tags=_tags(shipped, full)).info.run_id
+        run_id = client.create_run(experiment, run_name=shipped.key, tags=_tags(shipped, full) | dict(tags)).info.run_id
         try:
             _log_numbers(client, run_id, shipped, dataset, full)
             _log_plots(client, run_id, evaluated, dataset)
-            for file in (SHAPE, WEIGHTS, RESULT):
-                client.log_artifact(run_id, str(shipped.folder / file), WEIGHTS_FOLDER)
-            _log_model(run_id, load_model(shipped.folder), full, settings)
+            for file in sorted(shipped.folder.iterdir()):
+                client.log_artifact(run_id, str(file), WEIGHTS_FOLDER)
+            _log_model(run_id, load_any(shipped.folder), full, settings)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
@@ -95,10 +107,11 @@ def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dat
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-    client.log_inputs(run_id, [_dataset_input(dataset, "evaluation"), _dataset_input(full, "training")])
+    client.log_inputs(run_id, [dataset_input(dataset, "evaluation"), dataset_input(full, "training")])
 
 
-def _dataset_input(dataset: Dataset, context: str) -> Any:
+def dataset_input(dataset: Dataset, context: str) -> Any:
+    """A dataset as an input of a run, with what it was used for."""
     import msgspec
     from mlflow.entities import Dataset as MlflowDataset
     from mlflow.entities import DatasetInput, InputTag
@@ -115,33 +128,57 @@ def _dataset_input(dataset: Dataset, context: str) -> Any:
 
 def _log_plots(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
     test = encoded_split(dataset, "test")
-    predicted = predict(load_model(trained.folder), test.feed)
+    predicted = predict(load_any(trained.folder), test.feed)
     with TemporaryDirectory() as folder:
         for name, figure in training_plots(trained, predicted, test.label):
             figure.savefig(Path(folder) / name, dpi=100)
         client.log_artifacts(run_id, folder, "plots")
 
 
-def _log_model(run_id: str, model: Model, dataset: Dataset, settings: Settings) -> None:
-    """Log the model as a traced graph (pt2) with its signature. The explicit requirements spare MLflow a slow guess."""
+def _log_model(run_id: str, model: Model | GraphModel, dataset: Dataset, settings: Settings) -> None:
+    """Log the model as a traced graph (pt2), or as the ONNX graph that it is, with its signature. The explicit
+    requirements spare MLflow a slow guess.
+    """
     import mlflow
+
+    use_globally(settings)
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        warnings.filterwarnings("ignore", module="torch")  # torch.export's about its own insides
+        if isinstance(model, GraphModel):
+            _log_graph(model, dataset)
+        else:
+            _log_torch(model, dataset)
+
+
+def _log_torch(model: Model, dataset: Dataset) -> None:
     import mlflow.pytorch
     import torch
 
-    use_globally(settings)
     example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "train").feed.items()})
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        warnings.filterwarnings("ignore", module="torch")  # torch.export's about its own insides
-        mlflow.pytorch.log_model(
-            model,
-            name=MODEL_NAME,
-            signature=_signature(model, dataset),
-            input_example=tuple(tensor.numpy() for tensor in example),
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-        )
+    mlflow.pytorch.log_model(
+        model,
+        name=MODEL_NAME,
+        signature=_signature(forward_inputs(model), dataset),
+        input_example=tuple(tensor.numpy() for tensor in example),
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+    )
 
 
-def _signature(model: Model, dataset: Dataset) -> "ModelSignature":
+def _log_graph(model: GraphModel, dataset: Dataset) -> None:
+    import mlflow.onnx
+    import onnx
+    import onnxruntime
+
+    mlflow.onnx.log_model(
+        onnx.load_model_from_string(model.content),
+        name=MODEL_NAME,
+        signature=_signature(model.inputs, dataset),
+        pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
+        save_as_external_data=False,
+    )
+
+
+def _signature(names: tuple[str, ...], dataset: Dataset) -> "ModelSignature":
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
@@ -156,7 +193,7 @@ def _signature(model: Model, dataset: Dataset) -> "ModelSignature":
             (-1,) if is_rating else (-1, widths.get(name, 0)),
             name,
         )
-        for name in forward_inputs(model)
+        for name in names
     ]
     outputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype("float32"), (-1,), spec.name) for spec in dataset.signature.outputs

@@ -24,8 +24,10 @@ def factorization() -> MatrixFactorization:
 @pytest.fixture
 def network() -> ChurnNetwork:
     torch.manual_seed(0)
-    shape = ChurnNetworkShape(categories=(3, 4), numbers=2, embedding=2, hidden=(8,), dropout=0.5)
-    return ChurnNetwork(shape).eval()
+    shape = ChurnNetworkShape(categories=(3, 4), numbers=2, embedding=2, hidden=(8,), dropout=0.5, bins=3, heads=2)
+    network = ChurnNetwork(shape)
+    network.number_edges.copy_(torch.tensor([[-1.0, 0.0, 2.0, 3.0], [0.0, 1.0, 1.0, 1.0]]))
+    return network.eval()
 
 
 def test_the_unknown_falls_back_to_the_other_bias(factorization: MatrixFactorization):
@@ -68,6 +70,30 @@ def test_a_missing_number_is_not_the_mean(network: ChurnNetwork):
     category = torch.ones((2, 2), dtype=torch.int64)
     missing, mean = network(category, torch.tensor([[float("nan"), 1.0], [0.0, 1.0]]))
     assert missing != mean
+
+
+def test_a_number_is_encoded_by_how_far_it_has_come(network: ChurnNetwork):
+    numbers = torch.tensor([[1.0, 0.25], [-5.0, 1.0], [float("inf"), 2.0]])
+    pieces = network._pieces(numbers).view(3, 2, 3)
+    assert pieces[:, 0].tolist() == [[1.0, 0.5, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    assert pieces[:, 1].tolist() == [[0.25, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], "bins without width stay at 0"
+
+
+def test_calibration_is_part_of_the_answer(network: ChurnNetwork):
+    arguments = torch.ones((3, 2), dtype=torch.int64), torch.randn(3, 2)
+    before = network(*arguments)
+    assert torch.equal(before, torch.sigmoid(network.logits(*arguments)))
+    network.calibration_scale.fill_(2.0)
+    network.calibration_bias.fill_(-0.5)
+    torch.testing.assert_close(network(*arguments).logit(), 2 * before.logit() - 0.5)
+
+
+def test_heads_are_averaged(network: ChurnNetwork):
+    arguments = torch.ones((3, 2), dtype=torch.int64), torch.randn(3, 2)
+    heads = network.head_logits(*arguments)
+    assert heads.shape == (2, 3)
+    assert not torch.equal(heads[0], heads[1])
+    torch.testing.assert_close(network.logits(*arguments), heads.mean(0))
 
 
 @pytest.mark.parametrize("kind", ["factorization", "network"])

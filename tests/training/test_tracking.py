@@ -83,7 +83,7 @@ def test_a_run_tells_all(
     ("task", "plots"),
     [
         ("rating", {"learning_curve.png", "residuals.png"}),
-        ("churn", {"learning_curve.png", "confusion_matrix.png", "roc_and_calibration.png"}),
+        ("churn", {"learning_curve.png", "confusion_matrix.png", "cost_by_threshold.png", "roc_and_calibration.png"}),
     ],
 )
 def test_plots_are_kept(runs: dict[str, str], settings: Settings, task: str, plots: set[str]):

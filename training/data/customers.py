@@ -51,7 +51,28 @@ def prepare_customers(
         more = _split(late, valid_share=valid_share, test_share=test_share, seed=seed)
         splits = {name: pd.concat([splits[name], more[name]], ignore_index=True) for name in splits}
     splits["live"] = table[live].reset_index(drop=True)
-    description = _describe(splits, shares, source, table.attrs["dropped"])
+    return customers_dataset(splits, shares, source, data_folder, dropped=table.attrs["dropped"])
+
+
+def customers_dataset(
+    splits: dict[str, pd.DataFrame],
+    shares: dict[str, float],
+    source: CustomersSource,
+    data_folder: Path,
+    *,
+    dropped: dict[str, int],
+) -> Dataset:
+    """The dataset of customers that were split, written unless it is there.
+
+    Args:
+        splits: Parts of what ``read_customers`` gave, by split.
+        shares: How they were split, for the record.
+        dropped: Rows of the source left out, by reason.
+
+    Raises:
+        DataError: A category has no value in the training split.
+    """
+    description = _describe(splits, shares, source, dropped)
     folder = data_folder / "customers" / description.fingerprint[:16]
     if not folder.exists():
         write_customers(folder, description, splits)

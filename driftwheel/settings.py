@@ -54,6 +54,30 @@ class TrainingSettings(Section):
     """A training job that takes longer is ended."""
 
 
+class TuningSettings(Section):
+    """The search for good knobs."""
+
+    storage: str | None = Field(default=None, repr=False)
+    """Where studies are kept: a file on this host, or mysql+pymysql://... or postgresql+psycopg://... for workers on many
+    hosts; unset, a file in the home. A password in it is never shown; give it by the environment or the TOML file."""
+    trials: int = Field(default=40, ge=0)
+    """A study ends with so many trials, those of all its workers and of earlier runs together."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """A worker ends after so many seconds; the trial under way is queued again. Unset, when the trials are done."""
+    startup_trials: int = Field(default=5, ge=0)
+    """Trials that must be done before one is pruned."""
+    warmup_epochs: int = Field(default=5, ge=0)
+    """Epochs of a trial before it may be pruned."""
+    heartbeat_s: int = Field(default=15, ge=1)
+    """How often a worker says in the database that it lives."""
+    grace_s: int = Field(default=60, ge=2)
+    """A worker that has not said so for so long is taken for dead: its trial is failed and queued again."""
+    retries: int = Field(default=2, ge=0)
+    """How often a trial whose worker died is queued again."""
+    use_best: bool = True
+    """Whether training takes the best parameters that were found for a model in place of the defaults."""
+
+
 class DriftSettings(Section):
     """The drift decision."""
 
@@ -125,6 +149,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     tracking: TrackingSettings = TrackingSettings()
     training: TrainingSettings = TrainingSettings()
+    tuning: TuningSettings = TuningSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
     judge: JudgeSettings = JudgeSettings()
@@ -161,6 +186,11 @@ class Settings(BaseSettings):
     def jobs(self) -> Path:
         """Where training jobs leave checkpoints and progress."""
         return self.home / "jobs"
+
+    @property
+    def tuning_folder(self) -> Path:
+        """Where studies, their trials' jobs and the best parameters of each model lie."""
+        return self.home / "tuning"
 
     @property
     def prediction_log(self) -> Path:

@@ -21,13 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from driftwheel.files import published_folder, remove_leftovers, waiting_lock, write_atomically
 from driftwheel.processes import tie
+from training.calibration import platt
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import config_from
+from training.config import ChurnConfig, config_from
 from training.data.dataset import EncodedSplit, encoded_split, read_dataset
 from training.final_metrics import final_metrics
 from training.inference import full_feed
 from training.job import CHECKPOINT, LOCK, MODEL, PROGRESS, RESULT, EpochEvent, Job, Result, read_trained, write_json
-from training.models.store import Model, forward_inputs, save_model
+from training.models.churn_network import ChurnNetwork
+from training.models.store import Model, forward_inputs, load_model, save_model
 from training.objectives import Feed, build_objective
 from training.sampling import epoch_batches, rank_seed
 
@@ -136,18 +138,35 @@ class Worker:
         """Make the finished model appear, with its metrics: its own on the test split, or those of the evaluation."""
         self.objective.load_state_dict(self.progress.best_weights)
         model = self.objective.model.eval().cpu()
+        if isinstance(model, ChurnNetwork):
+            self._calibrate(model)
         with published_folder(self.folder / MODEL) as target:
             save_model(target, model)
             write_json(target / RESULT, self._result(model))
 
+    def _calibrate(self, model: ChurnNetwork) -> None:
+        """By the valid split, which the weights did not learn from; a refit keeps what its evaluation found."""
+        if self.job.evaluation is not None:
+            evaluated = load_model(Path(self.job.evaluation))
+            assert isinstance(evaluated, ChurnNetwork)  # noqa: S101 (the same configuration made it)
+            scale, bias = evaluated.calibration_scale, evaluated.calibration_bias
+        else:
+            assert isinstance(self.config, ChurnConfig)  # noqa: S101 (whose objective has such a model)
+            valid = encoded_split(self.dataset, "valid")
+            with torch.no_grad():
+                logits = model.logits(*full_feed(model, valid.feed)).numpy()
+            scale, bias = map(torch.tensor, platt(logits, valid.label, spread=self.config.calibration_spread))
+        model.calibration_scale.copy_(scale)
+        model.calibration_bias.copy_(bias)
+
     def _result(self, model: Model) -> Result:
         evaluated = self.evaluated
         history = evaluated.history if evaluated else tuple(self.progress.history)
-        if evaluated and "test" not in self.dataset.rows:
-            metrics = evaluated.metrics
+        if "test" not in self.dataset.rows:  # a refit on all rows, or a trial, which may not see it
+            metrics = evaluated.metrics if evaluated else {}
         else:
             train, test = encoded_split(self.dataset, "train"), encoded_split(self.dataset, "test")
-            metrics = final_metrics(model, train, test)
+            metrics = final_metrics(model, train, test, self.config)
         return Result(
             key=self.job.key,
             task=self.job.task,

@@ -17,6 +17,12 @@ what is printed can be a user's own words, and "[/b]" in them must stay "[/b]"."
 ANSWER = Console(markup=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+UseTuned = Annotated[
+    bool | None,
+    typer.Option(
+        "--tuned/--no-tuned", help="Take the best parameters that tune found, or the defaults. Default: tuned."
+    ),
+]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, for example mf or churn.")]
 
 

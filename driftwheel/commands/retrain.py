@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftwheel.commands.common import PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.common import PEOPLE, Json, ModelName, UseTuned, answer_json, resolved
 from driftwheel.commands.tables import with_sources
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def retrain(
         bool, typer.Option("--on-drift", help="Look for drift first, and only retrain where the policy allows it.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "by hand",
+    tuned: UseTuned = None,
     as_json: Json = False,
     sources: "Sources",
 ) -> None:
@@ -29,7 +30,7 @@ def retrain(
     from driftwheel.wheel.retraining import retrain as run
     from driftwheel.wheel.watching import check_drift
 
-    settings = resolved(ctx)
+    settings = resolved(ctx, tuning={"use_best": tuned})
     if on_drift:
         verdict = permission(settings, model, check_drift(settings, model).decision)
         if not verdict.allowed:

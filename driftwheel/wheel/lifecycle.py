@@ -13,6 +13,7 @@ from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candid
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.progress import Reporter
+from driftwheel.wheel.tuning import best_parameters
 from monitoring.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from training.gate import GateBounds, GateVerdict
     from training.job import EpochEvent, TrainedModel
     from training.launch import Trained
+    from training.tuning.best import Tuned
 
 
 _MOST_SEEN = 0.01
@@ -43,6 +45,8 @@ class NewVersion:
     champion_metrics: dict[str, float] | None
     verdict: "GateVerdict"
     bundle: Bundle | None
+    tuned: "Tuned | None" = None
+    """Where its parameters come from, if they are not the defaults."""
 
 
 def current_rollout(settings: Settings, name: str) -> Rollout | None:
@@ -58,6 +62,8 @@ def make_version(
 ) -> NewVersion:
     """Train on a dataset, put the run on record, register it, and export it if the gate lets it pass.
 
+    Without ``config``, the parameters are the best that ``driftwheel tune`` found for the model, or else the defaults.
+
     The gate judges what training reaches on rows held out; the version is the same training on those rows as well.
     Every step finds what an interrupted predecessor finished, so calling it again goes on where that stopped.
 
@@ -70,14 +76,16 @@ def make_version(
     from training.tracking import track
 
     full = refit_dataset(dataset)
-    trained = _train(settings, name, dataset, full, reporter, config)
+    tuned = best_parameters(settings, name, dataset, reporter) if config is None else None
+    trained = _train(settings, name, dataset, full, reporter, tuned.config if tuned else config)
     shipped = trained.shipped
     with reporter.task(f"Tracking and registering {name}") as task:
-        run_id = track(trained.evaluated, dataset, settings, shipped=shipped, full=full)
+        tags = tuned.tags if tuned else {}
+        run_id = track(trained.evaluated, dataset, settings, shipped=shipped, full=full, tags=tags)
         registry = Registry(settings)
         version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
         task.finish(f"version {version}, MLflow run {run_id[:8]}")
-    champion_metrics = _champion_metrics(settings, name, version, dataset)
+    champion_metrics = _champion_metrics(settings, name, version, dataset, config)
     verdict = _gate(settings, name, version, dataset, shipped, champion_metrics, reporter)
     bundle = export_version(settings, name, version, run_id, shipped, full, reporter) if verdict.passed else None
     return NewVersion(
@@ -88,6 +96,7 @@ def make_version(
         champion_metrics=champion_metrics,
         verdict=verdict,
         bundle=bundle,
+        tuned=tuned,
     )
 
 
@@ -140,7 +149,9 @@ def _describe(dataset: "Dataset", metrics: dict[str, float]) -> str:
     return f"{dataset.rows['train']} training rows from {dataset.source}{until}; test {_shown(metrics)}"
 
 
-def _champion_metrics(settings: Settings, name: str, version: int, dataset: "Dataset") -> dict[str, float] | None:
+def _champion_metrics(
+    settings: Settings, name: str, version: int, dataset: "Dataset", config: "TrainConfig | None"
+) -> dict[str, float] | None:
     """What the version in service reaches on the new version's test split; None where it is the first.
 
     Empty where it has trained on some of those rows: it would win by memory, and live evidence decides alone.
@@ -151,7 +162,7 @@ def _champion_metrics(settings: Settings, name: str, version: int, dataset: "Dat
     if rollout is None or rollout.stable == version:
         return None
     champion = read_bundle(settings.models, name, rollout.stable)
-    return {} if share_seen(champion, dataset) > _MOST_SEEN else evaluate_bundle(champion, dataset)
+    return {} if share_seen(champion, dataset) > _MOST_SEEN else evaluate_bundle(champion, dataset, config)
 
 
 def _gate(

@@ -1,0 +1,76 @@
+"""``driftwheel tune``: search for the parameters that train a model best."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.tables import with_sources
+
+if TYPE_CHECKING:
+    from driftwheel.wheel.sources import Sources
+    from driftwheel.wheel.tuning import TuneResult
+
+_SHOWN = 5
+
+
+@with_sources
+def tune(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    trials: Annotated[
+        int | None, typer.Option(help="How many the study has in the end, earlier ones included.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A file, mysql+pymysql://... or postgresql+psycopg://... (passwords: by the environment)."),
+    ] = None,
+    ranks: Annotated[int | None, typer.Option(help="Processes of each trial (DDP).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
+    as_json: Json = False,
+    sources: "Sources",
+) -> None:
+    """Search for a model's best parameters: TPE, bad trials cut short by the median; each trial trains under torchrun.
+
+    Trials see training and validation rows alone. The best parameters are kept in the home, and the next train or retrain
+    uses them (--no-tuned: not). Interrupted, the same command goes on. Started several times on one host, or on many with
+    one database as --storage, workers share the study; the trial of one that dies is run again by another.
+    """
+    from driftwheel.wheel.progress import SILENT, reporter_for
+    from driftwheel.wheel.sources import remember
+    from driftwheel.wheel.tuning import tune as run
+
+    tuning = {"trials": trials, "timeout_s": timeout, "storage": storage}
+    settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning=tuning)
+    dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=False)
+    remember(settings, sources)
+    result = run(settings, model, dataset, SILENT if as_json else reporter_for(PEOPLE))
+    if as_json:
+        answer_json(_answer(result))
+    else:
+        _print(result)
+
+
+def _answer(result: "TuneResult") -> dict[str, object]:
+    import msgspec
+
+    tuned, rows = msgspec.to_builtins(result.tuned), msgspec.to_builtins(result.rows)
+    return {**tuned, "run_id": result.run_id, "importance": result.importance, "all_trials": rows}
+
+
+def _print(result: "TuneResult") -> None:
+    from rich.table import Table
+
+    from training.tuning.trials import best_rows
+
+    best = best_rows(result.rows)[:_SHOWN]
+    table = Table("trial", *(str(row.number) for row in best), title="The best trials")
+    table.add_row(result.tuned.metric, *(f"{row.value:.4f}" for row in best))
+    table.add_row("epochs", *(str(row.epochs) for row in best))
+    for knob in result.tuned.params:
+        values = (row.params[knob] for row in best)
+        table.add_row(knob, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values))
+    ANSWER.print(table)
+    PEOPLE.print(f"the next training of {result.tuned.model} uses trial {result.tuned.trial}", highlight=False)

@@ -1,0 +1,82 @@
+import dataclasses
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from driftwheel.errors import ConfigurationError
+from driftwheel.settings import Settings, TuningSettings
+from driftwheel.wheel.progress import SILENT
+from driftwheel.wheel.tuning import best_parameters
+from training.config import RatingConfig
+from training.data.dataset import Dataset
+from training.tuning.best import Tuned, read_tuned, tuned_path, write_tuned
+
+
+def found(model: str = "mf", **changes: object) -> Tuned:
+    tuned = Tuned(
+        model=model,
+        task="rating",
+        study="mf-1",
+        fingerprint="f" * 64,
+        metric="valid_rmse",
+        value=0.9,
+        trial=3,
+        trials=9,
+        params={"factors": 6, "batch_rows": "4096"},
+    )
+    return dataclasses.replace(tuned, **changes)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @contextmanager
+    def task(self, title: str):
+        yield SILENT
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_what_is_kept_comes_back(tmp_path: Path):
+    assert read_tuned(tmp_path, "mf") is None
+    write_tuned(tmp_path, found())
+    kept = read_tuned(tmp_path, "mf")
+    assert kept == found()
+    assert kept.config == RatingConfig(factors=6, batch_rows=4096)
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}"])
+def test_a_damaged_file_says_what_to_do(tmp_path: Path, content: bytes):
+    tuned_path(tmp_path, "mf").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"mf\.json cannot be used") as caught:
+        read_tuned(tmp_path, "mf")
+    assert "--no-tuned" in (caught.value.hint or "")
+
+
+def test_parameters_that_fit_no_knob_are_refused(tmp_path: Path):
+    write_tuned(tmp_path, found(params={"factors": "many"}))
+    with pytest.raises(ConfigurationError, match="Expected `int`"):
+        read_tuned(tmp_path, "mf")
+
+
+def test_training_takes_them_and_says_so(small_ratings: Dataset, tmp_path: Path):
+    settings, notes = Settings(home=tmp_path), Notes()
+    assert best_parameters(settings, "mf", small_ratings, notes) is None
+    write_tuned(settings.tuning_folder, found())
+    assert best_parameters(settings, "mf", small_ratings, notes) == found()
+    assert "trial 3 (valid_rmse 0.9000 on data ffffffffffff)" in notes.said[0]
+    write_tuned(settings.tuning_folder, found(fingerprint=small_ratings.fingerprint))
+    best_parameters(settings, "mf", small_ratings, notes)
+    assert "on this data" in notes.said[1]
+
+
+def test_training_takes_the_defaults_where_it_is_told_to_or_has_to(small_ratings: Dataset, tmp_path: Path):
+    settings = Settings(home=tmp_path, tuning=TuningSettings(use_best=False))
+    write_tuned(settings.tuning_folder, found())
+    assert best_parameters(settings, "mf", small_ratings, SILENT) is None
+    other = Settings(home=tmp_path)
+    write_tuned(other.tuning_folder, found(task="churn", params={}))
+    assert best_parameters(other, "mf", small_ratings, SILENT) is None

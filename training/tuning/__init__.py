@@ -1,0 +1,1 @@
+"""Finding good knobs: an Optuna study whose trials are training jobs."""

@@ -120,11 +120,20 @@ def test_a_bundles_factors_are_taken_where_they_say_what_the_graph_says(bundle: 
 
 
 @needs_kernel
-def test_factors_that_say_something_else_are_not_taken(bundle: Bundle) -> None:
+@pytest.mark.parametrize("damage", ["other", "nan", "more"])
+def test_factors_that_say_something_else_are_not_taken_and_that_is_told(
+    bundle: Bundle, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     items = np.load(bundle.folder / ITEM_FACTORS)
-    items[:, -1] += 0.001
+    if damage == "other":
+        items[:, -1] += 0.001
+    elif damage == "nan":
+        items[:, 0] = np.nan
+    else:
+        items = np.vstack([items, items])  # the graph knows of half of them only
     np.save(bundle.folder / ITEM_FACTORS, items)
     assert proved(bundle, OnnxBackend(bundle.path(ONNX_GRAPH), intra_op_threads=1)) is None
+    assert "backend.factors_differ" in "".join(capsys.readouterr())
 
 
 def test_without_the_kernel_the_graph_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@
       bundle.json         the Manifest; written last, so a folder without it is not a bundle
       model.onnx          the graph; model.ts, the same as TorchScript (not of trees)
       factors/            what recommending takes (task "rating"): users.npy and items.npy, float32 rows of vector and bias
-                          (users by index, the unknown's first; items in index order), and parameters.json
+                          (users by index, the unknown's first; items in index order), parameters.json, and of models that
+                          learned it prior.npy, the covariance of users before any rating
       items.parquet       item_id, title, popularity in index order (task "rating")
       seen.npz            offsets and items: what each user rated in training, as indices (task "rating")
       vocabulary/*.json   ids and categories in index order
@@ -36,6 +37,7 @@ TORCHSCRIPT_GRAPH = "model.ts"
 USER_FACTORS = "factors/users.npy"
 ITEM_FACTORS = "factors/items.npy"
 FACTOR_PARAMETERS = "factors/parameters.json"
+USER_PRIOR = "factors/prior.npy"
 ITEMS = "items.parquet"
 SEEN = "seen.npz"
 GOLDEN = "golden.npz"

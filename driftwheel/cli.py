@@ -1,12 +1,9 @@
-"""The ``driftwheel`` command: global options, and the one place where errors become exit codes."""
+"""The ``driftwheel`` command: global options, and all commands."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from driftwheel.commands import (
     canary,
@@ -24,31 +21,10 @@ from driftwheel.commands import (
     tune,
     up,
 )
-from driftwheel.errors import (
-    BundleError,
-    BusyError,
-    ConfigurationError,
-    DataError,
-    DriftwheelError,
-    ExportError,
-    NotFoundError,
-    RolloutError,
-    TrainingError,
-)
+from driftwheel.errors import ConfigurationError
+from driftwheel.exits import error_exits
 from driftwheel.log import LogFormat, configure_logging
 from driftwheel.settings import load_settings
-
-EXIT_CODES: dict[type[DriftwheelError], int] = {
-    ConfigurationError: 2,
-    DataError: 3,
-    BundleError: 4,
-    NotFoundError: 4,
-    TrainingError: 5,
-    ExportError: 5,
-    RolloutError: 6,
-    BusyError: 7,
-}
-"""0 is success, 1 any other failure, 2 also a wrong flag; ``canary judge`` and ``drift run`` document their own above 9."""
 
 _TRAINING_LIBRARIES = {
     "pandas",
@@ -121,35 +97,13 @@ def settings(
 
 def main() -> None:
     """Run the command line; errors of ours end with one clear message and their exit code."""
-    try:
-        app(prog_name="driftwheel")
-    except DriftwheelError as error:
-        _complain(error.message, error.hint)
-        sys.exit(exit_code(error))
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _TRAINING_LIBRARIES:
-            raise
-        _complain(
-            f"this command needs {error.name}, which is not installed", "install driftwheel's extras train and monitor"
-        )
-        sys.exit(EXIT_CODES[ConfigurationError])
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _complain(
-            f"{error.strerror}: {error.filename}",
-            "is the home (--home) on a disk that can be written to, with room left?",
-        )
-        sys.exit(EXIT_CODES[ConfigurationError])
-
-
-def _complain(message: str, hint: str | None) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(message)}")
-    if hint:
-        console.print(f"[bold]next:[/] {escape(hint)}")
-
-
-def exit_code(error: DriftwheelError) -> int:
-    """The exit code of an error: its class's, or the nearest base's."""
-    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+    with error_exits():
+        try:
+            app(prog_name="driftwheel")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _TRAINING_LIBRARIES:
+                raise
+            raise ConfigurationError(
+                f"this command needs {error.name}, which is not installed",
+                hint="install driftwheel's extras train and monitor",
+            ) from None

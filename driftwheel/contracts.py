@@ -94,19 +94,41 @@ class ParityCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """How users are folded into a factorization of what users choose: by the weighted ridge that its own users came from.
+
+    What a user rated is to score 1, with a weight from 0 at ``liked_from`` to 1 at ``span`` above it, halved for each
+    ``half_life`` liked items that came later (0: never); all items are to score 0, with ``unobserved_weight``. The penalty is
+    ``damping (rated + unobserved_weight items) |vector|^2``. The vector found is multiplied by ``scale``, which makes its
+    products differences in ratings; the bias makes the products with what the user rated come out at the user's mean, damped.
+    """
+
+    unobserved_weight: float
+    damping: float
+    liked_from: float
+    span: float
+    half_life: float
+    scale: float
+    bias_damping: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FactorParameters:
     """What it takes besides the factors to recommend: ``score = mean + user bias + item bias + user . item``, clipped.
 
-    The damping is the training's: a user unknown to it is folded in by the ridge that its own factors would have come
-    from, ``sum of squared errors + vector_damping |vector|^2 + bias_damping bias^2`` over the user's ratings.
+    A user unknown to training is folded in by the ridge that its own factors would have come from. That is, over the user's
+    ratings, ``sum of squared errors + vector_damping |vector|^2 + bias_damping bias^2``; or, where the bundle has a
+    ``factors/prior.npy`` of covariance C, ``sum of squared errors + (vector, bias) C^-1 (vector, bias)'``; or what
+    ``preference`` says.
     """
 
     mean: float
     low: float
     """The range that scores are clipped to, and that ratings must be in."""
     high: float
-    vector_damping: float
-    bias_damping: float
+    vector_damping: float = 0.0
+    bias_damping: float = 0.0
+    preference: Preference | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

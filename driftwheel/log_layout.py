@@ -6,7 +6,8 @@
     <log>/feedback/                        segments with the columns of ``predictions.FEEDBACK_SCHEMA``, a row for each label
 
 A segment is ``<stamp>-<process>-<n>.arrows`` while its process appends record batches to it (an Arrow IPC stream; the
-torn tail of a killed process is cut off by whoever reads it), and ``<same name>.parquet`` once it is sealed.
+torn tail of a killed process is cut off by whoever reads it; a list's integers are of 16 or 32 bits where all of them fit),
+and ``<same name>.parquet`` once it is sealed.
 """
 
 from pathlib import Path

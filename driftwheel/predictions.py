@@ -3,6 +3,9 @@ where they lie.)
 
 Inputs and outputs of a request are lists, just as they came and went: a thousand pairs cost the server one copy of their
 bytes, and not a thousand rows. Readers want predictions; ``as_predictions`` makes them.
+
+An open segment may hold a list's integers in fewer bytes than ``request_schema`` says, where they fit; ``widened`` is what
+readers see.
 """
 
 import numpy as np
@@ -17,6 +20,9 @@ OUTPUT_PREFIX = "out_"
 OK = "OK"
 """The ``code`` of an answered row. A row that the model failed on bears the transport's name for the failure, and has
 no outputs."""
+
+NARROW_INTEGERS = (pa.int16(), pa.int32())
+"""What integers of an open segment may be stored as, the narrowest first; else they are of 64 bits."""
 
 _ARROW: dict[Datatype, pa.DataType] = {"INT64": pa.int64(), "FP32": pa.float32(), "BYTES": pa.string()}
 
@@ -59,6 +65,15 @@ def prediction_schema(signature: Signature) -> pa.Schema:
     inputs = [pa.field(INPUT_PREFIX + spec.name, _ARROW[spec.datatype]) for spec in signature.inputs]
     outputs = [pa.field(OUTPUT_PREFIX + spec.name, _ARROW[spec.datatype]) for spec in signature.outputs]
     return pa.schema([*COMMON_FIELDS, pa.field(ROW, pa.int32()), *inputs, *outputs])
+
+
+def widened(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch read back from a segment, its inputs and outputs of the types that ``request_schema`` has."""
+    schema = batch.schema
+    for position, field in enumerate(schema):
+        if pa.types.is_list(field.type) and field.type.value_type in NARROW_INTEGERS:
+            schema = schema.set(position, field.with_type(pa.list_(pa.int64())))
+    return batch if schema.equals(batch.schema) else batch.cast(schema)
 
 
 def is_whole(batch: pa.RecordBatch) -> bool:

@@ -9,8 +9,16 @@ import os
 import signal
 import sys
 
+RESOLVED_VARIABLE = "DRIFTWHEEL_RESOLVED_SETTINGS"
+"""How a parent hands its settings to a child process of ours, whole and resolved, as JSON."""
+
 PR_SET_PDEATHSIG = 1
 """The request number from ``linux/prctl.h``."""
+
+
+def with_settings(resolved: str) -> dict[str, str]:
+    """The environment of a child process of ours: this one's, and the settings that ``load_settings`` reads back."""
+    return {**os.environ, RESOLVED_VARIABLE: resolved}
 
 
 def tied(command: list[str]) -> list[str]:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from driftwheel.errors import ConfigurationError
 from driftwheel.log import LogFormat
+from driftwheel.processes import RESOLVED_VARIABLE, with_settings
 from driftwheel.serving_settings import (
     ClientSettings,
     LogSettings,
@@ -28,17 +29,17 @@ from driftwheel.serving_settings import (
     TracingSettings,
 )
 
-RESOLVED_VARIABLE = "DRIFTWHEEL_RESOLVED_SETTINGS"
-"""How a parent hands its settings to a child process of ours, whole and resolved, as JSON."""
-
 
 class TrackingSettings(Section):
     """MLflow."""
 
-    uri: str | None = None
-    """A tracking server or database; unset, SQLite in the home folder."""
+    uri: str | None = Field(default=None, repr=False)
+    """A tracking server (http://...) or a database (mysql+pymysql://..., postgresql+psycopg://...); unset, SQLite in the
+    home folder. A password in it is never shown; give it by the environment or the TOML file."""
     artifacts: str | None = None
-    """Where artifacts go; unset, a folder in the home."""
+    """Where a new experiment's artifacts go, s3:// for one; unset, a folder in the home, or whatever a tracking server says."""
+    s3_endpoint: str | None = None
+    """The URL of an S3 that is not Amazon's: MinIO, for one. Its keys come from where AWS's tools look."""
     experiment: str = "driftwheel"
     """The MLflow experiment that runs are filed under."""
 
@@ -52,6 +53,32 @@ class TrainingSettings(Section):
     """Everything random in training follows from it."""
     timeout_s: float = Field(default=3600.0, gt=0)
     """A training job that takes longer is ended."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """What matrix products are computed in; weights, sums and losses are float32."""
+    shard_tables: bool = False
+    """Spread the rows of the tables that sgd trains over the ranks, for tables that do not fit one device."""
+    pipeline: bool = False
+    """Spread the churn network's layers over two ranks, as the two stages of a pipeline."""
+    max_restarts: int = Field(default=1, ge=0)
+    """How often all ranks are started again when one dies; they go on from the last checkpoint (torchrun --max-restarts)."""
+    silence_s: float = Field(default=600.0, gt=0)
+    """A rank that the others hear nothing of for so long is taken for dead."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that train one job together, each with as many ranks; they share the home folder (torchrun --nnodes)."""
+    rendezvous: str | None = Field(default=None, pattern=r"^\S+:\d+$")
+    """HOST:PORT where the nodes meet: an address of the node that starts the training (torchrun --rdzv-endpoint)."""
+    address: str | None = None
+    """How other nodes reach this one; unset, by its host name (torchrun --local-addr)."""
+    interface: str | None = None
+    """The network interface between the nodes; unset, whichever the host name leads to."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "TrainingSettings":
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError(f"nodes is {self.nodes}: rendezvous must say as HOST:PORT where they meet")
+        if self.pipeline and self.ranks * self.nodes != 2:
+            raise ValueError(f"pipeline wants 2 ranks in all, got {self.ranks} on each of {self.nodes} nodes")
+        return self
 
 
 class TuningSettings(Section):
@@ -62,6 +89,8 @@ class TuningSettings(Section):
     hosts; unset, a file in the home. A password in it is never shown; give it by the environment or the TOML file."""
     trials: int = Field(default=40, ge=0)
     """A study ends with so many trials, those of all its workers and of earlier runs together."""
+    workers: int = Field(default=1, ge=1)
+    """Worker processes that ``driftwheel tune`` starts on this host; they share its cores."""
     timeout_s: float | None = Field(default=None, gt=0)
     """A worker ends after so many seconds; the trial under way is queued again. Unset, when the trials are done."""
     startup_trials: int = Field(default=5, ge=0)
@@ -224,7 +253,7 @@ class Settings(BaseSettings):
 
     def child_environment(self) -> dict[str, str]:
         """The environment of a child process of ours: this one's, and the settings that ``load_settings`` reads back."""
-        return {**os.environ, RESOLVED_VARIABLE: self.model_dump_json()}
+        return with_settings(self.model_dump_json())
 
 
 def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:

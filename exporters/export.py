@@ -30,15 +30,16 @@ from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
 from driftwheel.preprocessing import encode
 from exporters.golden import edge_batches, golden_arrays
 from exporters.graphs import exported_graph
-from exporters.onnx_graph import write_onnx
+from exporters.model_graph import EXAMPLE, write_model_graph
 from exporters.parity import prove_finished, prove_graphs, prove_recommend
 from exporters.recommend import write_factors
 from exporters.torchscript import write_torchscript
 from serving.recommendation.recommender import read_recommender
-from training.config import RatingConfig, config_from
+from training.config import config_from
 from training.data.dataset import Dataset, Split, encoded_split, labels, read_split, reference_split
 from training.inference import predict
 from training.job import TrainedModel
+from training.models.fold_in import read_fold_in
 from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
 from training.models.store import Model, load_any
@@ -124,8 +125,8 @@ def _write_graphs(target: Path, model: Model, dataset: Dataset, trained: Trained
     feeds = {case: encode(signature, vocabularies, tensors) for case, tensors in batches.items()}
     graph, inputs = exported_graph(model, signature)
     output = signature.outputs[0].name
-    example = tuple(torch.from_numpy(feeds["7 rows"][name]) for name in inputs)
-    write_onnx(target / ONNX_GRAPH, graph, example, inputs, [output])
+    write_model_graph(target / ONNX_GRAPH, model, dataset)
+    example = tuple(torch.from_numpy(feeds[EXAMPLE][name]) for name in inputs)
     write_torchscript(target / TORCHSCRIPT_GRAPH, graph, example)
     proof = prove_graphs(
         graph,
@@ -146,7 +147,7 @@ def _write_finished(target: Path, model: GraphModel, dataset: Dataset) -> tuple[
     """Write a graph that training left finished, with its golden requests; prove that it still answers as the model did
     that it was made of. There is no TorchScript of it.
     """
-    (target / ONNX_GRAPH).write_bytes(model.content)
+    write_model_graph(target / ONNX_GRAPH, model, dataset)
     proof = prove_finished(model, dataset.signature.outputs[0].name)
     signature, vocabularies = dataset.signature, dataset.read_vocabularies()
     batches = edge_batches(dataset)
@@ -160,12 +161,10 @@ def _write_recommend(
     target: Path, model: MatrixFactorization, dataset: Dataset, trained: TrainedModel
 ) -> tuple[ParityCase, ...]:
     config = config_from(dataset.task, trained.config)
-    if not isinstance(config, RatingConfig):
-        raise ExportError(f"{trained.folder} is a matrix factorization that no rating configuration trained")
     offsets, items = seen_items(_all_known_pairs(dataset), model.shape.users)
     np.savez_compressed(target / SEEN, offsets=offsets, items=items)
     shutil.copyfile(dataset.path(ITEMS), target / ITEMS)
-    write_factors(target, model, config)
+    write_factors(target, model, config, read_fold_in(trained.folder))
     users = np.unique(np.linspace(1, model.shape.users - 1, _ASKED_USERS).astype(np.int64))
     recommender = read_recommender(target, dataset.read_vocabularies(), threads=1, label="the exported model")
     return prove_recommend(model, recommender, users)

@@ -12,7 +12,7 @@ import msgspec
 from driftwheel.errors import DataError
 from driftwheel.files import waiting_lock
 
-EntryKind = Literal["gate", "verdict", "drift", "retrain", "rollout"]
+EntryKind = Literal["gate", "verdict", "drift", "retrain", "rollout", "archive"]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0

@@ -10,7 +10,7 @@ import structlog
 
 from driftwheel.files import TEMPORARY_PREFIX
 from driftwheel.log_layout import OPEN_SUFFIX, SEALED_SUFFIX
-from driftwheel.predictions import is_whole
+from driftwheel.predictions import is_whole, widened
 
 _log = structlog.get_logger(__name__)
 
@@ -111,6 +111,6 @@ def _whole_batches(content: bytes) -> Iterator[pa.RecordBatch]:
                 batch = stream.read_next_batch()
                 if not is_whole(batch):
                     return
-                yield batch
+                yield widened(batch)
     except (StopIteration, pa.ArrowException, OSError):  # noise can pass for anything, an unknown type or a huge one
         return

@@ -14,6 +14,7 @@ from pyvoy import PyvoyServer
 
 from driftwheel.serving_settings import SecuritySettings
 from driftwheel.settings import Settings
+from serving.envoy_files import ADMIN_SOCKET, EnvoyFiles
 from serving.security import allowed_hosts, is_loopback
 
 Config = dict[str, Any]
@@ -43,7 +44,7 @@ _HEALTH = ("/v2/health/", "/ping", "/grpc.health.v1.Health/", "/inference.GRPCIn
 
 
 def bootstrap(settings: Settings, admin_socket: Path) -> Config:
-    """Envoy's configuration; under TLS it names files beside the admin socket that ``write_configuration`` writes."""
+    """Envoy's configuration; under TLS it names files beside the admin socket that ``EnvoyFiles`` writes."""
     serving, security = settings.serving, settings.security
     server = PyvoyServer("serving.entry:app", address=serving.host, port=serving.port, lifespan=True)
     config = server.get_envoy_config()
@@ -74,11 +75,13 @@ def bootstrap(settings: Settings, admin_socket: Path) -> Config:
     return config
 
 
-def write_configuration(settings: Settings, admin_socket: Path, path: Path) -> None:
-    """Write what one Envoy reads at its start: the main file, and the ones that it names. No key is copied into them."""
-    for name, secret in _secrets(settings.security).items():
-        _secret_path(name, admin_socket).write_text(json.dumps({"resources": [{**secret, "name": name}]}))
-    path.write_text(json.dumps(bootstrap(settings, admin_socket)))
+def envoy_files(settings: Settings) -> EnvoyFiles:
+    """What an Envoy reads at its start: the main file, and the ones that it names. No key is copied into them."""
+    beside = {
+        _secret_suffix(name): json.dumps({"resources": [{**secret, "name": name}]})
+        for name, secret in _secrets(settings.security).items()
+    }
+    return EnvoyFiles(json.dumps(bootstrap(settings, Path(ADMIN_SOCKET))), beside)
 
 
 def _http(security: SecuritySettings) -> Config:
@@ -245,12 +248,12 @@ def _tls(security: SecuritySettings, admin_socket: Path) -> Config:
     }
 
 
-def _secret_path(name: str, admin_socket: Path) -> Path:
-    return admin_socket.with_name(f"{admin_socket.name}-{name}.json")
+def _secret_suffix(name: str) -> str:
+    return f"-{name}.json"
 
 
 def _secret_source(name: str, admin_socket: Path) -> Config:
-    path = {"path": str(_secret_path(name, admin_socket))}
+    path = {"path": f"{admin_socket}{_secret_suffix(name)}"}
     return {"name": name, "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
 
 

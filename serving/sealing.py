@@ -18,7 +18,6 @@ import structlog
 from driftwheel.files import TEMPORARY_PREFIX
 from driftwheel.log_layout import OPEN_SUFFIX
 from driftwheel.processes import tied
-from driftwheel.settings import Settings
 
 _log = structlog.get_logger()
 
@@ -97,11 +96,14 @@ class Sealer:
     """Starts the process when there is something to seal. Used by the supervisor.
 
     Args:
+        folder: The log's root.
+        compression: As Parquet names it.
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings = settings
+    def __init__(self, folder: Path, compression: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._compression = compression
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._next_look_s = clock() + _LOOK_EVERY_S
@@ -119,12 +121,10 @@ class Sealer:
             return
         self._next_look_s = self._clock() + _LOOK_EVERY_S
         quiet = self._idle.share() >= _QUIET
-        waiting = sum(path.stat().st_size for path in finished_segments(self._settings.prediction_log))
+        waiting = sum(path.stat().st_size for path in finished_segments(self._folder))
         if waiting and (quiet or waiting >= _MOST_WAITING_BYTES):
-            log = self._settings.log
             self._process = subprocess.Popen(
-                tied([sys.executable, "-m", "serving.sealing", str(self._settings.prediction_log), log.compression]),
-                env=self._settings.child_environment(),
+                tied([sys.executable, "-m", "serving.sealing", str(self._folder), self._compression]),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C on the terminal is for the supervisor
             )
@@ -139,8 +139,8 @@ class Sealer:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        seal_finished(self._settings.prediction_log, self._settings.log.compression)
-        for unfinished in self._settings.prediction_log.rglob(f"{TEMPORARY_PREFIX}*"):
+        seal_finished(self._folder, self._compression)
+        for unfinished in self._folder.rglob(f"{TEMPORARY_PREFIX}*"):
             unfinished.unlink(missing_ok=True)  # its rows are in the segment that has just been sealed
 
 

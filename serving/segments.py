@@ -22,7 +22,7 @@ import structlog
 
 from driftwheel.files import replaced
 from driftwheel.log_layout import OPEN_SUFFIX, SEALED_SUFFIX
-from driftwheel.predictions import is_whole
+from driftwheel.predictions import is_whole, widened
 from serving.direct_stream import END_OF_STREAM, DirectStream, Staging
 
 _log = structlog.get_logger()
@@ -34,6 +34,9 @@ TORN_SUFFIX = ".torn"
 class SegmentWriter:
     """Appends record batches to one table's segments. One thread at a time.
 
+    A segment has the schema of the batches that it begins with. Batches that differ in how wide their integers are may follow:
+    narrower ones are widened, wider ones begin a new segment, which is at most one more for each that would have been.
+
     Args:
         folder: Where the table's segments lie.
         finish_bytes: Size at which a segment is due to be finished.
@@ -41,11 +44,8 @@ class SegmentWriter:
         sync: Whether ``append`` waits until the disk has it.
     """
 
-    def __init__(
-        self, folder: Path, schema: pa.Schema, *, finish_bytes: int, finish_after_s: float, sync: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, finish_bytes: int, finish_after_s: float, sync: bool = False) -> None:
         self._folder = folder
-        self._schema = schema
         self._finish_bytes = finish_bytes
         self._finish_after_s = finish_after_s
         self._sync = sync
@@ -65,9 +65,14 @@ class SegmentWriter:
             OSError: They could not be written, none of them. What was written before is whole, and the next call begins a
                 new segment.
         """
-        segment = self._open or self._begin()
+        schema = _widest([*([self._open.schema] if self._open else []), *(batch.schema for batch in batches)])
+        if self._open and not self._open.schema.equals(schema):
+            self.finish()
+        segment = self._open or self._begin(schema)
         try:
-            segment.append(batches, sync=self._sync)
+            segment.append(
+                [batch if batch.schema.equals(schema) else batch.cast(schema) for batch in batches], sync=self._sync
+            )
         except BaseException:
             self._open = None
             segment.abandon()
@@ -90,12 +95,12 @@ class SegmentWriter:
         if segment:
             segment.finish()
 
-    def _begin(self) -> "_OpenSegment":
+    def _begin(self, schema: pa.Schema) -> "_OpenSegment":
         self._folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = self._folder / f"{stamp}-{os.getpid()}-{self._count}{OPEN_SUFFIX}"
         self._count += 1
-        self._open = _OpenSegment(path, self._schema, self._staging)
+        self._open = _OpenSegment(path, schema, self._staging)
         return self._open
 
 
@@ -104,6 +109,7 @@ class _OpenSegment:
 
     def __init__(self, path: Path, schema: pa.Schema, staging: Staging) -> None:
         self._path = path
+        self.schema = schema
         self._stream = _created_and_locked(path, schema, staging)
         self._opened_s = time.monotonic()
         self.rows = 0
@@ -131,6 +137,14 @@ class _OpenSegment:
         self._stream.close()  # which lets go of the lock
 
 
+def _widest(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One that has room for all of them."""
+    first = schemas[0]
+    if all(schema.equals(first) for schema in schemas):
+        return first
+    return pa.unify_schemas(list(schemas), promote_options="permissive")
+
+
 def _created_and_locked(path: Path, schema: pa.Schema, staging: Staging) -> DirectStream:
     """A new file with our lock on it. Between the two, the sealer can take it for a dead one's, and delete it."""
     while True:
@@ -142,7 +156,7 @@ def _created_and_locked(path: Path, schema: pa.Schema, staging: Staging) -> Dire
 
 
 def whole_batches(path: Path) -> tuple[list[pa.RecordBatch], bool]:
-    """The batches of a stream up to its torn tail, and whether it has one.
+    """The batches of a stream up to its torn tail, widened, and whether it has one.
 
     Raises:
         OSError: The file cannot be read.
@@ -152,7 +166,7 @@ def whole_batches(path: Path) -> tuple[list[pa.RecordBatch], bool]:
     try:
         with pa.ipc.open_stream(pa.BufferReader(content)) as stream:
             while is_whole(batch := stream.read_next_batch()):
-                batches.append(batch)
+                batches.append(widened(batch))
     except StopIteration:
         return batches, False
     except (pa.ArrowInvalid, OSError) as error:

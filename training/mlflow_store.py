@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 KEY_TAG = "driftwheel.job"
 """The tag by which a run is found again: data, configuration and seed."""
+CONTEXT_TAG = "mlflow.data.context"
+"""The tag of a run's dataset that says what it was used for."""
 WEIGHTS_FOLDER = "weights"
 """The artifact folder of what ``job.read_trained`` reads."""
+EVALUATION_FOLDER = "evaluation"
+"""The artifact folder of the test split's answers and of the inputs' importance."""
 
 _QUIET = ("mlflow", "alembic")
 
@@ -25,6 +29,12 @@ _QUIET = ("mlflow", "alembic")
 def tracking_uri(settings: Settings) -> str:
     """The tracking server or database: SQLite in the home unless the settings name another."""
     return settings.tracking.uri or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
+
+
+def shown_uri(settings: Settings) -> str:
+    """The tracking server or database without user and password."""
+    scheme, separator, rest = tracking_uri(settings).partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def is_empty(settings: Settings) -> bool:
@@ -63,6 +73,8 @@ def open_client(settings: Settings) -> "MlflowClient":
     one that was cut off half-way cannot be used again.
     """
     database = settings.home / "mlflow" / "mlflow.db"
+    if settings.tracking.s3_endpoint is not None:
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint  # MLflow takes it from there alone
     with _imported() as mlflow_client, waiting_lock(database.with_name("open.lock")):
         if settings.tracking.uri is None and not database.exists():
             with replaced(database) as temporary:

@@ -13,6 +13,7 @@ from training.config import ChurnConfig, RatingConfig, TrainConfig
 from training.data.dataset import Dataset, EncodedSplit
 from training.models.churn_network import ChurnNetwork, ChurnNetworkShape
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
+from training.sharding import ShardedTable
 
 Feed = dict[str, Tensor]
 
@@ -25,6 +26,8 @@ class Objective(nn.Module, ABC, Generic[ModelT]):
     model: ModelT
     weight_decay: float = 0.0
     """What the optimizer takes off the weights in each step, times the learning rate."""
+    sharded: tuple[str, ...] = ()
+    """Parameters of which this rank has some rows only."""
 
     @abstractmethod
     def forward(self, feed: Feed, label: Tensor) -> Tensor:
@@ -50,8 +53,12 @@ class RatingObjective(Objective[MatrixFactorization]):
     def __init__(self, model: MatrixFactorization, config: RatingConfig, train_rows: int) -> None:
         super().__init__()
         self.model = model
-        self._bias_weight = config.bias_damping / train_rows
-        self._vector_weight = config.vector_damping / train_rows
+        tables = {name: module for name, module in self.named_modules() if isinstance(module, ShardedTable)}
+        self.sharded = tuple(f"{name}.weight" for name in tables)
+        # A rank knows the ridge of its own rows only; so many times that, and the mean over the ranks is the whole.
+        parts = next((table.ranks for table in tables.values()), 1)
+        self._bias_weight = parts * config.bias_damping / train_rows
+        self._vector_weight = parts * config.vector_damping / train_rows
 
     def forward(self, feed: Feed, label: Tensor) -> Tensor:
         model = self.model
@@ -77,7 +84,7 @@ class ChurnObjective(Objective[ChurnNetwork]):
         self.weight_decay = config.weight_decay
 
     def forward(self, feed: Feed, label: Tensor) -> Tensor:
-        logits = self.model.head_logits(feed["category"], feed["number"])
+        logits = self.model.head_logits(feed["category"], feed["number"]).float()  # they are bf16 under autocast
         return functional.binary_cross_entropy_with_logits(logits, label.expand_as(logits))
 
     def row_loss(self, feed: Feed, label: Tensor) -> Tensor:
@@ -85,16 +92,25 @@ class ChurnObjective(Objective[ChurnNetwork]):
         return functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
 
 
-def build_objective(dataset: Dataset, train: EncodedSplit, config: TrainConfig) -> RatingObjective | ChurnObjective:
-    """A fresh model for a dataset, with its statistics taken from the training split, and the loss that fits it."""
+def build_objective(
+    dataset: Dataset, train: EncodedSplit, config: TrainConfig, *, shard_tables: bool = False
+) -> RatingObjective | ChurnObjective:
+    """A fresh model for a dataset, with its statistics taken from the training split, and the loss that fits it.
+
+    Args:
+        shard_tables: Hold this rank's rows of the user and item tables only.
+    """
     if isinstance(config, RatingConfig):
-        return RatingObjective(_matrix_factorization(dataset, train, config), config, len(train.label))
+        table = ShardedTable if shard_tables else None
+        return RatingObjective(_matrix_factorization(dataset, train, config, table), config, len(train.label))
     if isinstance(config, ChurnConfig):
         return ChurnObjective(_churn_network(dataset, train, config), config)
     raise TypeError(f"no model is trained by a {type(config).__name__}")
 
 
-def _matrix_factorization(dataset: Dataset, train: EncodedSplit, config: RatingConfig) -> MatrixFactorization:
+def _matrix_factorization(
+    dataset: Dataset, train: EncodedSplit, config: RatingConfig, table: type[ShardedTable] | None
+) -> MatrixFactorization:
     vocabularies, output = dataset.read_vocabularies(), dataset.signature.outputs[0]
     model = MatrixFactorization(
         MatrixFactorizationShape(
@@ -103,7 +119,8 @@ def _matrix_factorization(dataset: Dataset, train: EncodedSplit, config: RatingC
             factors=config.factors,
             low=output.low,
             high=output.high,
-        )
+        ),
+        table,
     )
     model.mean.data.fill_(float(train.label.mean(dtype=np.float64)))
     return model

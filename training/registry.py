@@ -12,7 +12,8 @@ from driftwheel.names import check_name
 from driftwheel.settings import Settings
 from training.data.dataset import Dataset
 from training.job import TrainedModel, read_trained
-from training.mlflow_store import WEIGHTS_FOLDER, logged_model_id, open_client, quiet, use_globally
+from training.mlflow_store import KEY_TAG, WEIGHTS_FOLDER, logged_model_id, open_client, quiet, use_globally
+from training.run_record import read_run
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,6 +35,8 @@ class VersionInfo:
     created_at: str
     """ISO 8601, UTC."""
     aliases: tuple[str, ...]
+    tags: dict[str, str]
+    """What it was made of: task, run, fingerprints and source of the data, code."""
 
 
 class Registry:
@@ -49,14 +52,56 @@ class Registry:
         for info in self.versions(name):
             if info.run_id == run_id:
                 return info.version
-        tags = {"task": dataset.task, "data_fingerprint": dataset.fingerprint, "data_until": dataset.data_until or ""}
         model_id = logged_model_id(self._client, run_id)
+        tags = self._lineage(run_id, dataset)
         use_globally(self._settings)  # MLflow looks the model up in the global store, whatever the client's
         with quiet():
             version = self._client.create_model_version(
                 name, f"models:/{model_id}", run_id, tags=tags, description=description, model_id=model_id
             )
         return int(version.version)
+
+    def _lineage(self, run_id: str, dataset: Dataset) -> dict[str, str]:
+        """Tags that lead from a version to its run, to the data of both its trainings, and to the code."""
+        run = read_run(self._settings, run_id)
+        return {
+            "task": dataset.task,
+            "run_id": run_id,
+            "job": run.tags.get(KEY_TAG, ""),
+            "data_fingerprint": dataset.fingerprint,
+            "evaluation_fingerprint": run.params.get("evaluation_fingerprint", ""),
+            "data_source": dataset.source,
+            "data_until": dataset.data_until or "",
+            "code_revision": run.tags.get("code_revision", ""),
+        }
+
+    def set_tag(self, name: str, version: int, key: str, value: str) -> None:
+        """Tag a version.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+        self.info(name, version)
+        with quiet():
+            self._client.set_model_version_tag(name, str(version), key, value)
+
+    def delete_tag(self, name: str, version: int, key: str) -> None:
+        """Take a tag away; one that is not there is fine."""
+        if key in self.info(name, version).tags:
+            with quiet():
+                self._client.delete_model_version_tag(name, str(version), key)
+
+    def info(self, name: str, version: int) -> VersionInfo:
+        """A version.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+        for info in self.versions(name):
+            if info.version == version:
+                return info
+        there = ", ".join(str(info.version) for info in self.versions(name)) or "none"
+        raise NotFoundError(f"{name} has no version {version}; registered versions: {there}")
 
     def versions(self, name: str) -> list[VersionInfo]:
         """The versions of a model, oldest first; none of a model that is not there."""
@@ -82,7 +127,7 @@ class Registry:
         Raises:
             NotFoundError: There is no such version.
         """
-        self._info(name, version)
+        self.info(name, version)
         with quiet():
             self._client.set_registered_model_alias(name, alias, str(version))
 
@@ -98,7 +143,7 @@ class Registry:
         Raises:
             NotFoundError: There is no such version.
         """
-        return self._info(name, version).run_id
+        return self.info(name, version).run_id
 
     def trained_model(self, name: str, version: int, to: Path) -> TrainedModel:
         """Fetch a version's weights and result into the folder ``to``, where they stay.
@@ -114,13 +159,6 @@ class Registry:
                 for file in fetched.iterdir():
                     (target / file.name).write_bytes(file.read_bytes())
         return read_trained(to)
-
-    def _info(self, name: str, version: int) -> VersionInfo:
-        for info in self.versions(name):
-            if info.version == version:
-                return info
-        there = ", ".join(str(info.version) for info in self.versions(name)) or "none"
-        raise NotFoundError(f"{name} has no version {version}; registered versions: {there}")
 
     def _search(self, name: str) -> "list[ModelVersion]":
         with quiet():
@@ -163,4 +201,5 @@ def _info(version: "ModelVersion", aliases: dict[int, tuple[str, ...]]) -> Versi
         description=version.description or "",
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(),
         aliases=aliases.get(int(version.version), ()),
+        tags=dict(version.tags),
     )

@@ -1,7 +1,6 @@
 """Put a training run on record in MLflow."""
 
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,42 +8,55 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from driftwheel.settings import Settings
-from training.data.dataset import Dataset, encoded_split
-from training.inference import full_feed, predict
-from training.job import TrainedModel
-from training.mlflow_store import KEY_TAG, WEIGHTS_FOLDER, experiment_id, open_client, quiet, use_globally
-from training.models.graph import GraphModel
-from training.models.store import Model, forward_inputs, load_any
-from training.plots import training_plots
+from training.answers import FILE as ANSWERS
+from training.answers import measure, write_answers
+from training.data.dataset import Dataset
+from training.importance import Importance, permutation_importance
+from training.job import EpochEvent, TrainedModel, write_json
+from training.launch import Trained
+from training.logged_model import WriteGraph, log_model
+from training.mlflow_store import (
+    CONTEXT_TAG,
+    EVALUATION_FOLDER,
+    KEY_TAG,
+    WEIGHTS_FOLDER,
+    experiment_id,
+    is_empty,
+    open_client,
+    quiet,
+)
+from training.plots import figures, training_pictures
+from training.run_report import FILE as REPORT
+from training.run_report import RunFacts, write_run_report
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.models import ModelSignature
-
-MODEL_NAME = "model"
 
 _BATCH = 1000
 """The most metrics that one call may bring."""
 
 
 def track(
-    evaluated: TrainedModel,
+    trained: Trained,
     dataset: Dataset,
     settings: Settings,
     *,
-    shipped: TrainedModel,
     full: Dataset,
+    write_graph: WriteGraph,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Record a run with its parameters, metrics, data, plots and model, and return its id.
+    """Record a run with its parameters, metrics, data, plots, report and model, and return its id.
 
-    Metrics and plots are of the evaluation on ``dataset``; the model and its weights are those shipped, of ``full``.
-    The same job recorded before is found again; a run that was cut off is marked as killed, and recorded anew.
+    Metrics and plots are of what was measured on the test split of ``dataset``; the model and its weights are those
+    shipped, of ``full``. The same job recorded before is found again; a run that was cut off is marked as killed, and
+    recorded anew.
 
     Args:
+        write_graph: Writes the shipped model's graph.
         tags: What else is to be known of it, where its parameters came from for one.
     """
+    shipped = trained.shipped
     client = open_client(settings)
     with quiet():
         experiment = experiment_id(client, settings)
@@ -56,15 +68,24 @@ def track(
         run_id = client.create_run(experiment, run_name=shipped.key, tags=_tags(shipped, full) | dict(tags)).info.run_id
         try:
             _log_numbers(client, run_id, shipped, dataset, full)
-            _log_plots(client, run_id, evaluated, dataset)
-            for file in sorted(shipped.folder.iterdir()):
-                client.log_artifact(run_id, str(file), WEIGHTS_FOLDER)
-            _log_model(run_id, load_any(shipped.folder), full, settings)
+            _log_files(client, run_id, trained, dataset, full)
+            log_model(run_id, full, settings, write_graph)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
     return run_id
+
+
+def finished_run(settings: Settings, key: str) -> str | None:
+    """The id of the run that has a job on record; None where there is none. Nothing is made for it."""
+    if is_empty(settings):
+        return None
+    client = open_client(settings)
+    with quiet():
+        experiment = client.get_experiment_by_name(settings.tracking.experiment)
+        found = _runs_of(client, experiment.experiment_id, key) if experiment else []
+    return next((run.info.run_id for run in found if run.info.status == "FINISHED"), None)
 
 
 def _runs_of(client: "MlflowClient", experiment: str, key: str) -> "list[Run]":
@@ -96,11 +117,7 @@ def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dat
     metrics = [
         Metric(name, value, now_ms, event.epoch)
         for event in trained.history
-        for name, value in (
-            ("train_loss", event.train_loss),
-            ("valid_metric", event.valid_metric),
-            ("epoch_seconds", event.seconds),
-        )
+        for name, value in _of_epoch(event).items()
         if value is not None
     ]
     metrics += [Metric(f"test_{name}", value, now_ms, 0) for name, value in trained.metrics.items()]
@@ -108,6 +125,17 @@ def _log_numbers(client: "MlflowClient", run_id: str, trained: TrainedModel, dat
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
     client.log_inputs(run_id, [dataset_input(dataset, "evaluation"), dataset_input(full, "training")])
+
+
+def _of_epoch(event: EpochEvent) -> dict[str, float | None]:
+    """MLflow shows what begins with ``system/`` on a page of its own."""
+    return {
+        "train_loss": event.train_loss,
+        "valid_metric": event.valid_metric,
+        "epoch_seconds": event.seconds,
+        "system/cpu_seconds": event.cpu_seconds,
+        "system/peak_memory_megabytes": event.peak_memory_mb,
+    }
 
 
 def dataset_input(dataset: Dataset, context: str) -> Any:
@@ -123,79 +151,38 @@ def dataset_input(dataset: Dataset, context: str) -> Any:
         source=msgspec.json.encode({"uri": dataset.source}).decode(),
         profile=msgspec.json.encode({"rows": dataset.rows, "dropped": dataset.dropped}).decode(),
     )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+    return DatasetInput(entity, [InputTag(CONTEXT_TAG, context)])
 
 
-def _log_plots(client: "MlflowClient", run_id: str, trained: TrainedModel, dataset: Dataset) -> None:
-    test = encoded_split(dataset, "test")
-    predicted = predict(load_any(trained.folder), test.feed)
-    with TemporaryDirectory() as folder:
-        for name, figure in training_plots(trained, predicted, test.label):
-            figure.savefig(Path(folder) / name, dpi=100)
-        client.log_artifacts(run_id, folder, "plots")
-
-
-def _log_model(run_id: str, model: Model | GraphModel, dataset: Dataset, settings: Settings) -> None:
-    """Log the model as a traced graph (pt2), or as the ONNX graph that it is, with its signature. The explicit
-    requirements spare MLflow a slow guess.
-    """
-    import mlflow
-
-    use_globally(settings)
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        warnings.filterwarnings("ignore", module="torch")  # torch.export's about its own insides
-        if isinstance(model, GraphModel):
-            _log_graph(model, dataset)
-        else:
-            _log_torch(model, dataset)
-
-
-def _log_torch(model: Model, dataset: Dataset) -> None:
-    import mlflow.pytorch
-    import torch
-
-    example = full_feed(model, {name: column[:2] for name, column in encoded_split(dataset, "train").feed.items()})
-    mlflow.pytorch.log_model(
-        model,
-        name=MODEL_NAME,
-        signature=_signature(forward_inputs(model), dataset),
-        input_example=tuple(tensor.numpy() for tensor in example),
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-    )
-
-
-def _log_graph(model: GraphModel, dataset: Dataset) -> None:
-    import mlflow.onnx
-    import onnx
-    import onnxruntime
-
-    mlflow.onnx.log_model(
-        onnx.load_model_from_string(model.content),
-        name=MODEL_NAME,
-        signature=_signature(model.inputs, dataset),
-        pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
-        save_as_external_data=False,
-    )
-
-
-def _signature(names: tuple[str, ...], dataset: Dataset) -> "ModelSignature":
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
-    from driftwheel.preprocessing import graph_widths
-
-    widths = graph_widths(dataset.signature)
-    is_rating = dataset.task == "rating"
-    inputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(
-            np.dtype("float32" if name == "number" else "int64"),
-            (-1,) if is_rating else (-1, widths.get(name, 0)),
-            name,
+def _log_files(client: "MlflowClient", run_id: str, trained: Trained, dataset: Dataset, full: Dataset) -> None:
+    """Answers on the test split, importance, plots, the page of them all, and the weights."""
+    measured = measure(trained.measured, dataset)
+    importance: list[Importance] = []
+    if dataset.task == "churn":
+        importance = permutation_importance(
+            measured.model, dataset.signature, measured.split, seed=trained.shipped.seed
         )
-        for name in names
-    ]
-    outputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype("float32"), (-1,), spec.name) for spec in dataset.signature.outputs
-    ]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+    pictures = training_pictures(
+        trained.evaluated, trained.shipped.metrics, measured.predicted, measured.split.label, importance
+    )
+    facts = RunFacts(
+        evaluated=trained.evaluated,
+        shipped=trained.shipped,
+        dataset=dataset,
+        full=full,
+        pictures=pictures,
+        importance=importance,
+    )
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "plots").mkdir()
+        for name, figure in figures(pictures):
+            figure.savefig(folder / "plots" / name, dpi=100)
+        (folder / EVALUATION_FOLDER).mkdir()
+        write_answers(folder / EVALUATION_FOLDER / ANSWERS, dataset, measured.predicted)
+        if importance:
+            write_json(folder / EVALUATION_FOLDER / "importance.json", importance)
+        (folder / REPORT).write_bytes(write_run_report(facts))
+        client.log_artifacts(run_id, scratch)
+    for file in sorted(trained.shipped.folder.iterdir()):
+        client.log_artifact(run_id, str(file), WEIGHTS_FOLDER)

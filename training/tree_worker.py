@@ -23,6 +23,7 @@ from training.final_metrics import final_metrics
 from training.job import LOCK, MODEL, PROGRESS, RESULT, EpochEvent, Job, Result, TrainedModel, read_trained, write_json
 from training.metrics import churn_metrics
 from training.models.graph import Case, GraphModel, write_graph
+from training.resources import cpu_seconds, peak_memory_mb
 from training.trees import Encoder, Feed, boosting, encoder_of, forest, graph_of
 
 _TOLERANCE = 1e-5
@@ -62,7 +63,11 @@ def _fitted(
     """A fitted estimator, and how it got there; in a refit, as many trees as were best in the evaluation."""
     config = config_from(job.task, job.config)
     rows = encoder.encode(train.feed)
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), cpu_seconds()
+
+    def spent() -> tuple[float, float]:
+        return time.perf_counter() - started, cpu_seconds() - cpu_before
+
     if isinstance(config, ForestConfig):
         estimator = forest(config, job.seed, job.threads).fit(rows, train.label)
         stages = [estimator.predict_proba(rows)], lambda valid: [estimator.predict_proba(valid)]
@@ -74,10 +79,10 @@ def _fitted(
         raise TrainingError(f"no trees are trained by a {type(config).__name__}")
     losses = [_log_loss(p, train.label) for p in stages[0]]
     if evaluated is not None:
-        return estimator, _events(losses, None, time.perf_counter() - started)
+        return estimator, _events(losses, None, *spent())
     valid = encoded_split(dataset, "valid")
     metrics = [_log_loss(p, valid.label) for p in stages[1](encoder.encode(valid.feed))]
-    history = _events(losses, metrics, time.perf_counter() - started)
+    history = _events(losses, metrics, *spent())
     if isinstance(config, BoostingConfig):
         estimator = boosting(config, int(np.argmin(metrics)) + 1, job.seed).fit(rows, train.label)
     return estimator, history
@@ -87,7 +92,8 @@ def _log_loss(probability: NDArray[Any], actual: NDArray[Any]) -> float:
     return churn_metrics(probability[:, 1], actual)["log_loss"]
 
 
-def _events(losses: list[float], metrics: list[float] | None, seconds: float) -> list[EpochEvent]:
+def _events(losses: list[float], metrics: list[float] | None, seconds: float, cpu: float) -> list[EpochEvent]:
+    """Time is shared out evenly over the trees."""
     best = np.minimum.accumulate(metrics) if metrics else None
     return [
         EpochEvent(
@@ -96,6 +102,8 @@ def _events(losses: list[float], metrics: list[float] | None, seconds: float) ->
             valid_metric=metrics[n] if metrics else None,
             best=best is None or n == 0 or bool(best[n] < best[n - 1]),
             seconds=seconds / len(losses),
+            cpu_seconds=cpu / len(losses),
+            peak_memory_mb=peak_memory_mb(),
         )
         for n, loss in enumerate(losses)
     ]

@@ -9,7 +9,7 @@ from benchmarks.rivals.base import WARM_UP_S, ServerProcess, Workplace, free_por
 from benchmarks.tools.messages import Call, infer_call
 from driftwheel.settings import load_settings
 from serving._proto import open_inference_pb2 as pb
-from serving.envoy import write_configuration
+from serving.envoy import envoy_files
 
 _OURS, _ECHO = "serving.entry:app", "benchmarks.rivals.echo_app:app"
 
@@ -29,7 +29,7 @@ class Echo:
         port = free_port()
         settings = load_settings(home=workplace.folder, serving={"port": port})
         config = workplace.folder / "envoy.json"
-        write_configuration(settings, workplace.folder / "admin", config)
+        envoy_files(settings).write(workplace.folder / "admin", config)
         if _OURS not in (text := config.read_text()):
             raise RuntimeError(f"the front door's bootstrap no longer names {_OURS}: change benchmarks/rivals/echo.py")
         config.write_text(text.replace(_OURS, _ECHO))

@@ -135,10 +135,14 @@ def show_targets(targets: Sequence[Target]) -> bool:
     table = Table("target", "measured", "wanted", "met", title="Targets")
     for one in targets:
         met = "[green]yes[/]" if one.met else "[red]NO[/]"
-        table.add_row(one.name, f"{one.value:.2f}", f"{one.relation} {one.bound:g}", met)
+        table.add_row(one.name, _figures(one.value), f"{one.relation} {_figures(one.bound)}", met)
     if targets:
         console().print(table)
     return all(one.met for one in targets)
+
+
+def _figures(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 Line = tuple[Sequence[float], Sequence[float]]

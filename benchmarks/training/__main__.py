@@ -1,14 +1,18 @@
-"""``python -m benchmarks.training --split C1``: models of ours on the splits that open libraries were measured on."""
+"""``python -m benchmarks.training --split C1``: models of ours beside those of open libraries, on the same splits."""
 
 import argparse
 import dataclasses
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.tools.report import add_results_option, console, write_json
-from benchmarks.training import churn
+from benchmarks.tools.report import Target, add_results_option, console, show_targets, write_json
+from benchmarks.training import churn, ratings, throughput
+from benchmarks.training.asking import Run
+from benchmarks.training.libraries.customers import LIBRARIES
 
 
 def _show(one: churn.Measured) -> None:
@@ -16,24 +20,80 @@ def _show(one: churn.Measured) -> None:
     print(f"{one.estimator}, seed {one.seed}: {numbers} ({one.seconds:.0f} s)", flush=True)
 
 
-def main() -> None:
-    """Measure, print the table and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", choices=["C1"], default="C1")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
-    names = ["network", "forest", "boosting"]
-    parser.add_argument("--estimators", choices=names, nargs="+", default=names)
-    parser.add_argument("--threads", type=int, default=1, help="the models are small: more threads wait for each other")
-    add_results_option(parser)
-    arguments = parser.parse_args()
+def _show_run(run: Run) -> None:
+    numbers = ", ".join(f"{name} {run.metrics[name]:.4f}" for name in ("rmse", "ndcg_at_10") if name in run.metrics)
+    print(f"{run.case}, {run.name}, seed {run.seed}: {numbers} (training: {run.training_s:.1f} s)", flush=True)
+
+
+def _churn(arguments: argparse.Namespace) -> list[Target]:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        measured = churn.measure(arguments.estimators, arguments.seeds, Path(folder), _show)
+        measured = churn.measure(arguments.estimators, arguments.libraries, arguments.seeds, Path(folder), _show)
     found = churn.summary(measured)
     console().print(churn.table(found))
     runs = [dataclasses.asdict(one) for one in measured]
-    results = {"split": arguments.split, "target": churn.TARGET, "published": churn.PUBLISHED}
+    results = {"split": arguments.split, "target": churn.TARGET}
     write_json(arguments.results, "training_c1", {**results, "summary": found, "runs": runs})
+    return churn.targets(found)
+
+
+def _ratings(arguments: argparse.Namespace) -> list[Target]:
+    runs = ratings.measure(arguments.split, arguments.seeds, _show_run, arguments.models)
+    found = ratings.summary(runs)
+    for case in ratings.cases_of(arguments.split):
+        if case in found:
+            console().print(ratings.table(case, found[case]))
+    results = {"split": arguments.split, "summary": found, "runs": [dataclasses.asdict(run) for run in runs]}
+    write_json(arguments.results, f"training_{arguments.split.lower()}", results)
+    return ratings.targets(found)
+
+
+def _throughput(arguments: argparse.Namespace) -> list[Target]:
+    runs, about = throughput.measure(arguments.rows, arguments.seeds[0], _show_run, arguments.models)
+    found = throughput.rated(runs, about)
+    console().print(throughput.table(found, about))
+    results = {"split": "throughput", "ratings": about, "summary": found}
+    write_json(arguments.results, "training_throughput", results)
+    return throughput.targets(found)
+
+
+_SPLITS = {"C1": _churn, "R1": _ratings, "R2": _ratings, "R3": _ratings, "throughput": _throughput}
+
+
+def _parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--split", choices=list(_SPLITS), default="C1")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46], help="throughput: the first alone"
+    )
+    churn_options = parser.add_argument_group("churn")
+    names = ["network", "forest", "boosting"]
+    churn_options.add_argument("--estimators", choices=names, nargs="*", default=names)
+    churn_options.add_argument(
+        "--libraries", choices=list(LIBRARIES), nargs="*", default=list(LIBRARIES), metavar="NAME"
+    )
+    churn_options.add_argument(
+        "--threads", type=int, default=1, help="the models are small: more threads wait for each other"
+    )
+    rating_options = parser.add_argument_group("ratings")
+    known = {one.name: None for one in (*ratings.ENTRANTS, *ratings.OURS)}
+    rating_options.add_argument(
+        "--models", choices=list(known), nargs="+", metavar="NAME", help="default: all of the split"
+    )
+    rating_options.add_argument("--rows", type=int, default=5_000_000, help="throughput: how many synthetic ratings")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 where a target is missed, or none was measured"
+    )
+    add_results_option(parser)
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure, print the tables and write the JSON."""
+    arguments = _parsed()
+    wanted = _SPLITS[arguments.split](arguments)
+    met = show_targets(wanted) and bool(wanted)
+    sys.exit(1 if arguments.strict and not met else 0)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ UseTuned = Annotated[
         "--tuned/--no-tuned", help="Take the best parameters that tune found, or the defaults. Default: tuned."
     ),
 ]
+EstimatorName = Annotated[
+    str | None,
+    typer.Option(
+        "--estimator",
+        help="What learns. Ratings: bayes, sgd, als or ials. Customers: network, or scikit-learn's forest or boosting.",
+    ),
+]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, for example mf or churn.")]
 
 

@@ -12,11 +12,11 @@ def ledger(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(help="One model. Default: all.")] = None,
     *,
-    kind: Annotated[str | None, typer.Option(help="gate, verdict, drift, retrain or rollout.")] = None,
+    kind: Annotated[str | None, typer.Option(help="gate, verdict, drift, retrain, rollout or archive.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Every gate, verdict, drift decision, retrain and rollout, oldest first; with --json also its evidence."""
+    """Every gate, verdict, drift decision, retrain, rollout and archiving, oldest first; with --json also its evidence."""
     from dataclasses import asdict
 
     from driftwheel.errors import ConfigurationError

@@ -1,13 +1,25 @@
-"""``driftwheel models``: what is exported, and what serves."""
+"""``driftwheel models``: what there is, what serves, and what is to."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from driftwheel.commands import model_facts, model_moves
 from driftwheel.commands.common import ANSWER, Json, answer_json, resolved
 
-app = typer.Typer(help="Exported versions: metrics, state, soundness.", no_args_is_help=True)
+app = typer.Typer(
+    help="Versions: what they are, how they compare, and which one is champion.\n\n"
+    "A version is named by its number, by [bold]champion[/] (in service) or [bold]challenger[/] (on trial), or by an alias "
+    "in MLflow. The rollout file says what serves; MLflow's aliases follow it, and the ledger says who moved what, and why.",
+    no_args_is_help=True,
+)
+app.command("show")(model_facts.show)
+app.command("compare")(model_facts.compare)
+app.command("promote")(model_moves.promote)
+app.command("rollback")(model_moves.rollback)
+app.command("archive")(model_moves.archive)
+app.command("restore")(model_moves.restore)
 
 
 @app.command("list")

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftwheel.commands.common import PEOPLE, Json, ModelName, UseTuned, answer_json, resolved
+from driftwheel.commands.common import PEOPLE, EstimatorName, Json, ModelName, UseTuned, answer_json, resolved
+from driftwheel.commands.plans import DryRun, show_plan
 from driftwheel.commands.tables import with_sources
 
 if TYPE_CHECKING:
@@ -20,17 +21,25 @@ def retrain(
         bool, typer.Option("--on-drift", help="Look for drift first, and only retrain where the policy allows it.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "by hand",
+    estimator: EstimatorName = None,
     tuned: UseTuned = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     sources: "Sources",
 ) -> None:
-    """Train on the source (until --until) and on all that the log has labels for; a version that passes goes on trial."""
+    """Train on the source (until --until) and on all that the log has labels for; a version that passes goes on trial.
+
+    What made the version in service is trained again, with the parameters that tune found since, or else with its own;
+    --estimator makes it another.
+    """
+    from driftwheel.wheel.parameters import check_estimator
     from driftwheel.wheel.progress import SILENT, reporter_for
-    from driftwheel.wheel.retraining import permission
+    from driftwheel.wheel.retraining import permission, plan_retrain
     from driftwheel.wheel.retraining import retrain as run
     from driftwheel.wheel.watching import check_drift
 
     settings = resolved(ctx, tuning={"use_best": tuned})
+    check_estimator(sources.task_of(model), estimator)
     if on_drift:
         verdict = permission(settings, model, check_drift(settings, model).decision)
         if not verdict.allowed:
@@ -38,7 +47,12 @@ def retrain(
             return
         reason = f"drift job: {verdict.reason}"
     reporter = SILENT if as_json else reporter_for(PEOPLE)
-    result = run(settings, sources, model, reporter, reason=reason, until=sources.until)
+    if dry_run:
+        show_plan(
+            plan_retrain(settings, sources, model, reporter, until=sources.until, estimator=estimator), as_json=as_json
+        )
+        return
+    result = run(settings, sources, model, reporter, reason=reason, until=sources.until, estimator=estimator)
     version = result.made.version if result.made else None
     _say({"model": model, "outcome": result.outcome, "version": version}, as_json=as_json)
 

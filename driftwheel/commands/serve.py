@@ -30,7 +30,7 @@ def serve(
     """
     from driftwheel.errors import ConfigurationError
     from driftwheel.rollout import list_rollouts
-    from serving.front_door import serve_until_signalled
+    from serving.front_door import become_supervisor
 
     security = {
         "tls_certificate": tls_certificate,
@@ -44,4 +44,4 @@ def serve(
             f"nothing to serve: no rollout under {settings.rollouts}",
             hint="driftwheel train mf --enter, or driftwheel canary promote MODEL VERSION for a bundle that is there",
         )
-    serve_until_signalled(settings)
+    become_supervisor(settings)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.common import ANSWER, PEOPLE, EstimatorName, Json, ModelName, answer_json, resolved
 from driftwheel.commands.tables import with_sources
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ def tune(
     trials: Annotated[
         int | None, typer.Option(help="How many the study has in the end, earlier ones included.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes on this host; one that is killed leaves the others at work.")
+    ] = None,
+    estimator: EstimatorName = None,
     timeout: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
     storage: Annotated[
         str | None,
@@ -35,18 +39,20 @@ def tune(
     """Search for a model's best parameters: TPE, bad trials cut short by the median; each trial trains under torchrun.
 
     Trials see training and validation rows alone. The best parameters are kept in the home, and the next train or retrain
-    uses them (--no-tuned: not). Interrupted, the same command goes on. Started several times on one host, or on many with
-    one database as --storage, workers share the study; the trial of one that dies is run again by another.
+    of that estimator uses them (--no-tuned: not). Interrupted, the same command goes on. Started several times, on one host
+    or on many with one database as --storage, workers share the study; the trial of one that dies is run again by another.
     """
+    from driftwheel.wheel.parameters import check_estimator
     from driftwheel.wheel.progress import SILENT, reporter_for
     from driftwheel.wheel.sources import remember
     from driftwheel.wheel.tuning import tune as run
 
-    tuning = {"trials": trials, "timeout_s": timeout, "storage": storage}
+    tuning = {"trials": trials, "workers": workers, "timeout_s": timeout, "storage": storage}
     settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning=tuning)
+    check_estimator(sources.task_of(model), estimator)
     dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=False)
     remember(settings, sources)
-    result = run(settings, model, dataset, SILENT if as_json else reporter_for(PEOPLE))
+    result = run(settings, model, dataset, SILENT if as_json else reporter_for(PEOPLE), estimator=estimator)
     if as_json:
         answer_json(_answer(result))
     else:
@@ -73,4 +79,5 @@ def _print(result: "TuneResult") -> None:
         values = (row.params[knob] for row in best)
         table.add_row(knob, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values))
     ANSWER.print(table)
-    PEOPLE.print(f"the next training of {result.tuned.model} uses trial {result.tuned.trial}", highlight=False)
+    tuned = result.tuned
+    PEOPLE.print(f"the next training of {tuned.model} by {tuned.estimator} uses trial {tuned.trial}", highlight=False)

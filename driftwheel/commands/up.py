@@ -38,7 +38,7 @@ def up(
     from driftwheel.wheel.server import running_server
     from driftwheel.wheel.summary import print_summary, summary_json
     from driftwheel.wheel.turn import Turn
-    from serving.front_door import check_address
+    from serving.addresses import check_address
 
     settings = resolved(ctx, serving={"port": port, "host": host})
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -51,8 +51,15 @@ def _apply(settings: Settings, ledger: Ledger, rollout: Rollout, verdict: Verdic
     return changed
 
 
-def record_rollout(ledger: Ledger, rollout: Rollout, *, by: str) -> None:
-    """Write a rollout's new state down."""
+def record_rollout(ledger: Ledger, rollout: Rollout, *, by: str, reason: str = "", who: str = "") -> None:
+    """Write a rollout's new state down.
+
+    Args:
+        by: The command or the verdict.
+        who: The person who gave the command, and where; nobody, if a verdict did it.
+    """
     trial = f", version {rollout.candidate} on trial at {rollout.weight:.2%}" if rollout.candidate else ""
-    summary = f"version {rollout.stable} in service{trial} (by {by})"
-    ledger.append("rollout", rollout.model, at=now(), summary=summary, payload=asdict(rollout))
+    summary = f"version {rollout.stable} in service{trial} (by {', '.join(filter(None, (by, who)))})"
+    summary += f": {reason}" if reason else ""
+    payload = {**asdict(rollout), "reason": reason, "who": who}
+    ledger.append("rollout", rollout.model, at=now(), summary=summary, payload=payload)

@@ -2,18 +2,21 @@
 
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from driftwheel.bundle import Bundle, bundle_folder, read_bundle, read_manifest
-from driftwheel.contracts import incompatibility
+from driftwheel.contracts import Signature, incompatibility
 from driftwheel.errors import DataError, NotFoundError, RolloutError
 from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings
+from driftwheel.wheel.archive import archived_versions
 from driftwheel.wheel.clock import now
+from driftwheel.wheel.parameters import chosen_parameters
 from driftwheel.wheel.progress import Reporter
-from driftwheel.wheel.tuning import best_parameters
+from driftwheel.wheel.run_page import keep_page
 from monitoring.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from training.gate import GateBounds, GateVerdict
     from training.job import EpochEvent, TrainedModel
     from training.launch import Trained
+    from training.logged_model import WriteGraph
     from training.tuning.best import Tuned
 
 
@@ -47,6 +51,8 @@ class NewVersion:
     bundle: Bundle | None
     tuned: "Tuned | None" = None
     """Where its parameters come from, if they are not the defaults."""
+    report: Path | None = None
+    """Its training run on one page."""
 
 
 def current_rollout(settings: Settings, name: str) -> Rollout | None:
@@ -58,11 +64,17 @@ def current_rollout(settings: Settings, name: str) -> Rollout | None:
 
 
 def make_version(
-    settings: Settings, name: str, dataset: "Dataset", reporter: Reporter, *, config: "TrainConfig | None" = None
+    settings: Settings,
+    name: str,
+    dataset: "Dataset",
+    reporter: Reporter,
+    *,
+    estimator: str | None = None,
+    base: "TrainConfig | None" = None,
 ) -> NewVersion:
     """Train on a dataset, put the run on record, register it, and export it if the gate lets it pass.
 
-    Without ``config``, the parameters are the best that ``driftwheel tune`` found for the model, or else the defaults.
+    ``parameters.chosen_parameters`` says what ``estimator`` and ``base`` lead to.
 
     The gate judges what training reaches on rows held out; the version is the same training on those rows as well.
     Every step finds what an interrupted predecessor finished, so calling it again goes on where that stopped.
@@ -76,14 +88,16 @@ def make_version(
     from training.tracking import track
 
     full = refit_dataset(dataset)
-    tuned = best_parameters(settings, name, dataset, reporter) if config is None else None
-    trained = _train(settings, name, dataset, full, reporter, tuned.config if tuned else config)
+    parameters = chosen_parameters(settings, name, dataset, reporter, estimator=estimator, base=base)
+    tuned, config = parameters.tuned, parameters.config
+    trained = _train(settings, name, dataset, full, reporter, config)
     shipped = trained.shipped
     with reporter.task(f"Tracking and registering {name}") as task:
         tags = tuned.tags if tuned else {}
-        run_id = track(trained.evaluated, dataset, settings, shipped=shipped, full=full, tags=tags)
+        run_id = track(trained, dataset, settings, full=full, write_graph=_graph_writer(shipped, full), tags=tags)
         registry = Registry(settings)
         version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
+        report = keep_page(settings, name, version, run_id)
         task.finish(f"version {version}, MLflow run {run_id[:8]}")
     champion_metrics = _champion_metrics(settings, name, version, dataset, config)
     verdict = _gate(settings, name, version, dataset, shipped, champion_metrics, reporter)
@@ -97,6 +111,7 @@ def make_version(
         verdict=verdict,
         bundle=bundle,
         tuned=tuned,
+        report=report,
     )
 
 
@@ -106,12 +121,12 @@ def _train(
     dataset: "Dataset",
     full: "Dataset",
     reporter: Reporter,
-    config: "TrainConfig | None",
+    config: "TrainConfig",
 ) -> "Trained":
-    from training.config import default_config
+    from training.execution import execution_of
     from training.launch import train_and_refit
 
-    epochs = (config or default_config(dataset.task)).epochs
+    epochs = config.epochs
     training = settings.training
     with reporter.task(f"Training {name} on {dataset.rows['train']:,} rows, {training.ranks} ranks") as task:
 
@@ -128,6 +143,7 @@ def _train(
             ranks=training.ranks,
             seed=training.seed,
             timeout_s=training.timeout_s,
+            execution=execution_of(training),
             config=config,
             on_epoch=on_epoch,
         )
@@ -139,8 +155,16 @@ def _train(
     return trained
 
 
+def _graph_writer(shipped: "TrainedModel", full: "Dataset") -> "WriteGraph":
+    """Writes the shipped model's graph: what MLflow keeps answers as the bundle will."""
+    from exporters.model_graph import write_model_graph
+    from training.models.store import load_any
+
+    return lambda path: write_model_graph(path, load_any(shipped.folder), full)
+
+
 def _shown(metrics: dict[str, float]) -> str:
-    headline = [key for key in ("rmse", "ndcg@10", "auc", "log_loss") if key in metrics]
+    headline = [key for key in ("rmse", "ndcg_at_10", "auc", "log_loss") if key in metrics]
     return ", ".join(f"{key} {metrics[key]:.4f}" for key in headline)
 
 
@@ -150,9 +174,10 @@ def _describe(dataset: "Dataset", metrics: dict[str, float]) -> str:
 
 
 def _champion_metrics(
-    settings: Settings, name: str, version: int, dataset: "Dataset", config: "TrainConfig | None"
+    settings: Settings, name: str, version: int, dataset: "Dataset", config: "TrainConfig"
 ) -> dict[str, float] | None:
-    """What the version in service reaches on the new version's test split; None where it is the first.
+    """What the version in service reaches on the new version's test split, at the new one's costs; None where it is the
+    first.
 
     Empty where it has trained on some of those rows: it would win by memory, and live evidence decides alone.
     """
@@ -174,9 +199,11 @@ def _gate(
     champion_metrics: dict[str, float] | None,
     reporter: Reporter,
 ) -> "GateVerdict":
+    from training.config import config_from, is_ranking
     from training.gate import decide
 
-    verdict = decide(trained.task, trained.metrics, champion_metrics, _bounds(dataset))
+    ranks = is_ranking(config_from(trained.task, trained.config))
+    verdict = decide(trained.task, trained.metrics, champion_metrics, gate_bounds(dataset.signature), ranks=ranks)
     summary = f"version {version} {'passed' if verdict.passed else 'refused'}: {'; '.join(verdict.reasons)}"
     payload = {"version": version, "metrics": trained.metrics, "champion": champion_metrics, "verdict": asdict(verdict)}
     Ledger(settings.ledger).append("gate", name, at=now(), summary=summary, payload=payload)
@@ -184,12 +211,12 @@ def _gate(
     return verdict
 
 
-def _bounds(dataset: "Dataset") -> "GateBounds":
+def gate_bounds(signature: Signature) -> "GateBounds":
     """The gate's bounds on the scale of the data: an RMSE means something only beside the range of the ratings."""
     from training.gate import GateBounds
 
     usual = GateBounds()
-    share = (dataset.signature.label_high - dataset.signature.label_low) / _USUAL_RATING_RANGE
+    share = (signature.label_high - signature.label_low) / _USUAL_RATING_RANGE
     return replace(usual, max_rmse=usual.max_rmse * share, rmse_tolerance=usual.rmse_tolerance * share)
 
 
@@ -228,7 +255,7 @@ def find_dataset(settings: Settings, fingerprint: str) -> "Dataset":
     )
 
 
-Entry = Literal["in service", "on trial", "refused", "known"]
+Entry = Literal["in service", "on trial", "refused", "known", "archived"]
 
 
 def enter(
@@ -240,6 +267,8 @@ def enter(
         return "refused", rollout
     if rollout is not None and made.version in (rollout.stable, rollout.candidate):
         return "known", rollout
+    if made.version in archived_versions(settings, made.name):
+        return "archived", rollout
     if rollout is None:
         rollout = serve_stable(settings.rollouts, made.name, made.version, by=by, now=now())
         entry: Entry = "in service"

@@ -7,6 +7,7 @@ from driftwheel.bundle import read_bundle
 from driftwheel.errors import RolloutError
 from driftwheel.rollout import Rollout
 from driftwheel.settings import Settings
+from driftwheel.wheel.archive import refuse_archived, whoami
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.judging import record_rollout
 from driftwheel.wheel.lifecycle import check_compatible, sync_aliases
@@ -35,9 +36,10 @@ def start_trial(settings: Settings, model: str, version: int, *, steps: tuple[fl
     Raises:
         NotFoundError: It has no bundle.
         BundleError: Its bundle is damaged.
-        RolloutError: There is nothing to compare it with, it cannot answer the same requests, or another candidate is
-            on trial.
+        RolloutError: It is archived, there is nothing to compare it with, it cannot answer the same requests, or another
+            candidate is on trial.
     """
+    refuse_archived(settings, model, version)
     candidate = read_bundle(settings.models, model, version)
     check_compatible(settings, candidate)
     changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, by=by, now=now())
@@ -45,8 +47,15 @@ def start_trial(settings: Settings, model: str, version: int, *, steps: tuple[fl
 
 
 def put_in_service(settings: Settings, model: str, version: int) -> Rollout:
-    """Serve a version alone, after its bundle has been checked."""
+    """Serve a version alone, after its bundle has been checked.
+
+    Raises:
+        NotFoundError: It has no bundle.
+        BundleError: Its bundle is damaged.
+        RolloutError: It is archived.
+    """
     by = "canary promote"
+    refuse_archived(settings, model, version)
     read_bundle(settings.models, model, version)
     return _recorded(settings, rollouts.serve_stable(settings.rollouts, model, version, by=by, now=now()), by=by)
 
@@ -71,6 +80,6 @@ def change(settings: Settings, model: str, kind: Change) -> Rollout:
 
 
 def _recorded(settings: Settings, rollout: Rollout, *, by: str) -> Rollout:
-    record_rollout(Ledger(settings.ledger), rollout, by=by)
+    record_rollout(Ledger(settings.ledger), rollout, by=by, who=whoami())
     sync_aliases(settings, rollout)
     return rollout

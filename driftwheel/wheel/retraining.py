@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from driftwheel.errors import DriftwheelError, RolloutError
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
+from driftwheel.wheel.dry_run import TrainingPlan, plan_training
 from driftwheel.wheel.lifecycle import NewVersion, current_rollout, enter, make_version
+from driftwheel.wheel.parameters import champion_config
 from driftwheel.wheel.progress import Reporter
 from driftwheel.wheel.sources import Sources
 from monitoring.ledger import Ledger
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
     from monitoring.drift.decision import DriftDecision
 
 
-_ENTRIES = {"on trial": "entered on trial", "refused": "refused by the gate", "in service": "entered service"}
+_ENTRIES = {
+    "on trial": "entered on trial",
+    "refused": "refused by the gate",
+    "in service": "entered service",
+    "archived": "stays archived",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +51,13 @@ def retrain(
     reason: str,
     until: str | None,
     steps: tuple[float, ...] | None = None,
+    estimator: str | None = None,
 ) -> RetrainOutcome:
     """Train on the source until its cut and on everything that the log has labels for; a version that passes the gate
     enters as a candidate.
+
+    Args:
+        estimator: What learns; what made the champion, with its parameters, unless given.
 
     Raises:
         BusyError: Another retrain of the model is going on.
@@ -66,12 +77,27 @@ def retrain(
             "retrain", model, at=started, summary=f"started ({reason})", payload={"event": "started", "reason": reason}
         )
         try:
-            result = _retrain(settings, sources, model, reporter, until=until, steps=steps)
+            result = _retrain(settings, sources, model, reporter, until=until, steps=steps, estimator=estimator)
         except DriftwheelError as error:
             _record(settings, model, started, reason, RetrainOutcome(outcome=f"failed: {error.message}"))
             raise
         _record(settings, model, started, reason, result)
     return result
+
+
+def plan_retrain(
+    settings: Settings,
+    sources: Sources,
+    model: str,
+    reporter: Reporter,
+    *,
+    until: str | None,
+    estimator: str | None = None,
+) -> TrainingPlan:
+    """What ``retrain`` would do with the same arguments."""
+    dataset = sources.prepare(sources.task_of(model), settings, until=until, learn=True)
+    base = champion_config(settings, model, reporter) if estimator is None else None
+    return plan_training(settings, model, dataset, reporter, estimator=estimator, base=base, enters=True)
 
 
 def _retrain(
@@ -82,11 +108,13 @@ def _retrain(
     *,
     until: str | None,
     steps: tuple[float, ...] | None,
+    estimator: str | None,
 ) -> RetrainOutcome:
     with reporter.task(f"Preparing {model} data to date") as task:
         dataset = sources.prepare(sources.task_of(model), settings, until=until, learn=True)
         task.finish(f"{sum(dataset.rows.values()):,} rows, fingerprint {dataset.fingerprint[:12]}")
-    made = make_version(settings, model, dataset, reporter)
+    base = champion_config(settings, model, reporter) if estimator is None else None
+    made = make_version(settings, model, dataset, reporter, estimator=estimator, base=base)
     entry, _ = enter(settings, made, by="retrain", steps=steps)
     if entry == "known":
         return RetrainOutcome(outcome=f"nothing new to learn since version {made.version}")

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from driftwheel.settings import Settings
 from driftwheel.wheel.turn import ModelReport, TurnReport
-from training.mlflow_store import tracking_uri
+from training.mlflow_store import shown_uri
 
-_HEADLINES = ("rmse", "mae", "ndcg@10", "auc", "log_loss")
+_HEADLINES = ("rmse", "mae", "ndcg_at_10", "auc", "log_loss")
 
 
 def print_summary(console: Console, settings: Settings, report: TurnReport, *, serving_on: bool) -> None:
@@ -58,7 +58,8 @@ def _print_where_to_look(console: Console, settings: Settings, report: TurnRepor
     places += [(f"{model.model} drift", model.drift_report) for model in report.models if model.drift_report]
     places.append(("what was decided", f"{program}{home} ledger"))
     places.append(("versions", f"{program}{home} models list"))
-    places.append(("runs", f"mlflow ui --backend-store-uri {tracking_uri(settings)}"))
+    local = settings.tracking.uri is None
+    places.append(("runs", f"mlflow ui --backend-store-uri {shown_uri(settings)}" if local else shown_uri(settings)))
     for name, place in places:
         console.print(f"{name:<18}{place}", highlight=False, soft_wrap=True)
 

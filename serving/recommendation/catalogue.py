@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from driftwheel.bundle import FACTOR_PARAMETERS, ITEM_FACTORS, ITEMS, SEEN, USER_FACTORS
+from driftwheel.bundle import FACTOR_PARAMETERS, ITEM_FACTORS, ITEMS, SEEN, USER_FACTORS, USER_PRIOR
 from driftwheel.contracts import FactorParameters
 from driftwheel.errors import BundleError
 from driftwheel.vocabulary import Vocabulary
@@ -27,6 +27,8 @@ class Factors:
     items: NDArray[np.float32]
     """Rows of vector and bias ``[items, factors + 1]``; row ``r`` is the item with index ``r + 1``."""
     parameters: FactorParameters
+    prior: NDArray[np.float32] | None
+    """The covariance ``[factors + 1, factors + 1]`` that users are folded in with; None: by the parameters."""
 
     @classmethod
     def read(cls, folder: Path, *, users: int | None = None, items: int | None = None) -> "Factors":
@@ -47,7 +49,8 @@ class Factors:
         tables = _table(folder / USER_FACTORS, rows), _table(folder / ITEM_FACTORS, items)
         if tables[0].shape[1] != tables[1].shape[1]:
             raise BundleError(f"{folder}: users have {tables[0].shape[1] - 1} factors, items {tables[1].shape[1] - 1}")
-        return cls(*tables, parameters)
+        prior = folder / USER_PRIOR
+        return cls(*tables, parameters, _prior(prior, tables[1].shape[1]) if prior.exists() else None)
 
 
 def _table(path: Path, rows: int | None) -> NDArray[np.float32]:
@@ -62,6 +65,15 @@ def _table(path: Path, rows: int | None) -> NDArray[np.float32]:
             f"{path} must be float32 of shape [{wanted}, factors + 1], got {table.dtype} of shape {list(table.shape)}"
         )
     return np.asarray(table)  # a memory map's own indexing is slow
+
+
+def _prior(path: Path, width: int) -> NDArray[np.float32]:
+    prior = _table(path, width)
+    try:
+        np.linalg.cholesky(prior.astype(np.float64))
+    except np.linalg.LinAlgError:
+        raise BundleError(f"{path} must be the covariance of {width - 1} factors and a bias, and is none") from None
+    return prior
 
 
 @dataclass(frozen=True, slots=True)

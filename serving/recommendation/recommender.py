@@ -19,7 +19,7 @@ from driftwheel.serving_settings import ModelLimits, ServingSettings
 from driftwheel.vocabulary import UNKNOWN, Vocabulary
 from serving.batching import Batcher, RunCost
 from serving.recommendation.catalogue import Catalogue, Factors
-from serving.recommendation.fold_in import fold_in
+from serving.recommendation.fold_in import fold_in_of
 from serving.recommendation.questions import Encoder, Query
 from serving.recommendation.search import Found, TopK
 
@@ -75,6 +75,7 @@ class Recommender:
         self._catalogue = catalogue
         self._label = label
         self._search = TopK(factors.items, threads=threads)
+        self._fold_in = fold_in_of(factors.items, parameters, factors.prior)
         self.encoder = Encoder(users, items, low=parameters.low, high=parameters.high)
 
     def __call__(self, jobs: Sequence[Job]) -> list[list[Recommendation] | RequestError]:
@@ -172,14 +173,7 @@ class Recommender:
     def _user(self, query: Query) -> tuple[Source, NDArray[np.float32]]:
         """Vector and bias, float32 ``[factors + 1]``: ratings that came with the request count more than training."""
         if len(query.rated):
-            parameters, items = self._factors.parameters, self._factors.items[query.rated]
-            user = fold_in(
-                items,
-                query.ratings - parameters.mean - items[:, -1],
-                vector_damping=parameters.vector_damping,
-                bias_damping=parameters.bias_damping,
-            )
-            return Source.FOLD_IN, user
+            return Source.FOLD_IN, self._fold_in(query.rated, query.ratings)
         source = Source.POPULARITY if query.user_index == UNKNOWN else Source.FACTORS
         return source, self._factors.users[query.user_index]
 

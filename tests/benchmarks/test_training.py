@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from sklearn.model_selection import StratifiedKFold
 
-from benchmarks.training.churn import Measured, summary
+from benchmarks.training.churn import Measured, metrics_of, summary, targets
 from benchmarks.training.churn_folds import FOLDS, folds
+from benchmarks.training.libraries.customers import LIBRARIES, answers, log_loss
 from training.data.dataset import read_split
 from training.data.sources import CustomersSource, read_customers
 
@@ -32,3 +33,34 @@ def test_seeds_are_summed_up():
     assert found["seeds"] == [42, 43]
     assert np.isclose(found["auc"], 0.85)
     assert np.isclose(found["deviation"]["auc"], 0.05)
+
+
+def test_auc_and_log_loss_are_means_over_folds_and_the_rest_is_pooled():
+    labels = [np.array([0.0, 1.0]), np.array([0.0, 1.0])]
+    found = metrics_of([np.array([0.2, 0.8]), np.array([0.6, 0.5])], labels)
+    assert found["auc"] == 0.5
+    assert found["auc_pooled"] == 0.75
+    assert np.isclose(found["log_loss"], -np.mean(np.log([0.8, 0.8, 0.4, 0.5])))
+
+
+def test_a_library_chooses_by_the_inner_rows_and_answers_for_the_fold(tmp_path: Path):
+    dataset = next(iter(folds(tmp_path)))
+    chosen: dict[str, int] = {}
+    made = answers(LIBRARIES["splines and logistic"], dataset.folder, 42, chosen)
+    label = read_split(dataset, "test")["churned"].to_numpy()
+    assert log_loss(made, label) < 0.45
+    assert list(chosen) == [dataset.folder.name]
+
+
+def test_targets_are_of_the_best_of_ours_alone():
+    def one(auc: float) -> dict:
+        return {"auc": auc, "log_loss": 0.41, "ece": 0.02}
+
+    wanted = targets({"CatBoost": one(0.86), "network": one(0.846), "boosting": one(0.85)})
+    assert [(target.name, target.met) for target in wanted] == [
+        ("boosting: AUC", True),
+        ("boosting: log loss", True),
+        ("boosting: pooled calibration error", False),
+        ("network: AUC below that of boosting", False),
+    ]
+    assert targets({"CatBoost": one(0.86)}) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from driftwheel.cli import EXIT_CODES, exit_code
 from driftwheel.client import ClientError
 from driftwheel.errors import AddressInUseError, DataError
+from driftwheel.exits import EXIT_CODES, exit_code
 from driftwheel.rollout import serve_stable
 from monitoring.ledger import Ledger
 from tests.bundles import make_churn_bundle, make_rating_bundle

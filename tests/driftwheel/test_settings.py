@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from driftwheel.errors import ConfigurationError
-from driftwheel.settings import RESOLVED_VARIABLE, load_settings
+from driftwheel.processes import RESOLVED_VARIABLE
+from driftwheel.settings import load_settings
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +67,18 @@ def test_a_models_own_limits_go_before_the_servers(tmp_path: Path) -> None:
 def test_a_models_faulty_limit_is_named(faulty: dict) -> None:
     with pytest.raises(ConfigurationError, match=f"serving.models.mf.{next(iter(faulty))}"):
         load_settings(serving={"models": {"mf": faulty}})
+
+
+@pytest.mark.parametrize(
+    ("training", "says"),
+    [
+        ({"nodes": 2}, "training: .*nodes is 2: rendezvous must say as HOST:PORT where they meet"),
+        ({"nodes": 2, "rendezvous": "somewhere"}, "training.rendezvous: .*got 'somewhere'"),
+        ({"pipeline": True, "ranks": 4}, "training: .*pipeline wants 2 ranks in all, got 4 on each of 1 nodes"),
+        ({"precision": "fp8"}, "training.precision: .*got 'fp8'"),
+    ],
+)
+def test_training_settings_that_do_not_fit_together_are_named(training: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        load_settings(training=training)
+    assert load_settings(training={"nodes": 2, "rendezvous": "one:29400"}).training.nodes == 2

@@ -65,6 +65,18 @@ def test_a_sealed_segment_wins_over_its_open_form(tmp_path):
     assert len(read_predictions(tmp_path, "m")) == 250
 
 
+@pytest.mark.parametrize("narrow", ["int16", "int32"])
+def test_open_segments_of_narrow_integers_are_read_beside_older_ones(tmp_path, narrow):
+    write_sealed(tmp_path, "m", 1, table_of(50))
+    write_open(tmp_path, "m", 1, table_of(50, 50))
+    path = write_open(tmp_path, "m", 1, table_of(50, 100), stem="20260101T000000-1-2", integers=narrow)
+    assert narrow in str(pa.ipc.open_stream(path.read_bytes()).schema)
+    table = read_segments(path.parent)
+    assert table is not None
+    assert table.schema.field("in_item_id").type.value_type == pa.int64()
+    assert read_predictions(tmp_path, "m")["in_item_id"].tolist() == list(range(150))
+
+
 def test_temporary_files_and_other_files_are_passed_over(tmp_path):
     path = write_sealed(tmp_path, "m", 1, table_of(10))
     (path.parent / ".tmp-abc.parquet").write_bytes(b"half")

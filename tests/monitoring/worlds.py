@@ -176,12 +176,18 @@ def write_sealed(log: Path, model: str, version: int, table: pa.Table, *, stem: 
 
 
 def write_open(
-    log: Path, model: str, version: int, table: pa.Table, *, stem: str = "20260101T000000-1-1", batch: int = 100
-) -> Path:
-    """An open segment as a killed process leaves it: no end-of-stream mark."""
+    log: Path, model: str, version: int, table: pa.Table, *, stem: str = "20260101T000000-1-1", batch: int = 100,
+    integers: str = "int64",
+) -> Path:  # fmt: skip
+    """An open segment as a killed process leaves it: no end-of-stream mark. Its ids are stored as ``integers``."""
     path = predictions_folder(log, model, version) / f"{stem}.arrows"
     path.parent.mkdir(parents=True, exist_ok=True)
     table = as_requests(table)
+    fields = [
+        f.with_type(pa.list_(pa.type_for_alias(integers))) if f.type == pa.list_(pa.int64()) else f
+        for f in table.schema
+    ]
+    table = table.cast(pa.schema(fields))
     with pa.OSFile(str(path), "wb") as file:
         writer = pa.ipc.new_stream(file, table.schema)
         writer.write_table(table, max_chunksize=batch)

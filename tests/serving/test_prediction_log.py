@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from driftwheel.contracts import Arm
 from driftwheel.log_layout import feedback_folder, predictions_folder
-from driftwheel.predictions import as_predictions, prediction_schema
+from driftwheel.predictions import as_predictions, prediction_schema, request_schema, widened
 from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
+from monitoring.segments import read_segments
 from serving.prediction_log import Feedback, PredictionLog, request_batch
 from serving.recording import Series
 from serving.sealing import seal_finished
@@ -89,7 +91,9 @@ def test_text_and_missing_values_are_logged(tmp_path: Path) -> None:
         add(log, failed)
 
     run(tmp_path, use)
-    rows = as_predictions(table(predictions_folder(tmp_path, "churn", 1))).to_pylist()
+    stored = table(predictions_folder(tmp_path, "churn", 1))
+    assert stored.schema.field("in_contract").type.value_type == pa.string()
+    rows = as_predictions(stored).to_pylist()
     assert [r["in_contract"] for r in rows] == ["One year", None, "x", None]
     assert rows[0]["in_tenure"] == 1.0
     assert np.isnan(rows[1]["in_tenure"])
@@ -100,7 +104,7 @@ def test_what_is_read_as_predictions_is_what_was_recorded(requests: list[tuple[i
     one = series()
     for n, (rows, failed) in enumerate(requests):
         record(one, rows, prediction_id=f"p{n}", failed=failed)
-    batch = request_batch(RATING_SIGNATURE, one, one.gathered)
+    batch = widened(request_batch(RATING_SIGNATURE, one, one.gathered))
     read = as_predictions(pa.Table.from_batches([batch, batch]))
     expected = [
         (f"p{n}", row, row, row + 10, None if failed else float(row))
@@ -112,6 +116,60 @@ def test_what_is_read_as_predictions_is_what_was_recorded(requests: list[tuple[i
     assert list(zip(*(read.column(name).to_pylist() for name in columns), strict=True)) == expected
     wanted = prediction_schema(RATING_SIGNATURE)
     assert {field.name: field.type for field in read.schema} == {field.name: field.type for field in wanted}
+
+
+def with_ids(one: Series, *ids: int) -> Series:
+    inputs = {"user_id": np.array(ids, "<i8").tobytes(), "item_id": np.arange(len(ids))}
+    one.gathered.append(f"mf.1.{ids[0]}", 1_000_000, 42e-6, 0.0, len(ids), inputs, {"score": np.zeros(len(ids), "f4")})
+    return one
+
+
+def open_user_ids(folder: Path) -> list[tuple[str, list[list[int]]]]:
+    """Of each open segment: the type of its user ids, and these."""
+    found = []
+    for path in sorted(folder.glob("*.arrows")):
+        with pa.ipc.open_stream(path.read_bytes()) as stream:
+            column = stream.read_all().column("in_user_id")
+        found.append((str(column.type.value_type), column.to_pylist()))
+    return found
+
+
+def test_ids_take_as_few_bytes_as_they_need_and_are_read_as_they_came(tmp_path: Path) -> None:
+    folder = predictions_folder(tmp_path, "mf", 1)
+    small, medium, large = [1, -2], [3, 2**30], [2**40, -(2**63)]
+    seen = {}
+
+    async def use(log: PredictionLog) -> None:
+        for ids in (small, medium, small, large, small):
+            add(log, with_ids(series(), *ids))
+            await log.flush()
+        seen["open"] = open_user_ids(folder)
+        seen["tail"] = read_segments(folder)
+
+    run(tmp_path, use, flush_interval_ms=60_000)
+    # One that does not fit begins a new segment, and narrower ones go on in that.
+    assert seen["open"] == [("int16", [small]), ("int32", [medium, small]), ("int64", [large, small])]
+    for stored in (seen["tail"], read_segments(folder)):
+        assert stored.schema.equals(request_schema(RATING_SIGNATURE))
+        assert stored.column("in_user_id").to_pylist() == [small, medium, small, large, small]
+    assert len(list(folder.glob("*.parquet"))) == 3
+    assert {pq.read_schema(path).field("in_user_id").type.value_type for path in folder.glob("*.parquet")} == {
+        pa.int64()
+    }
+
+
+def test_one_write_of_narrow_and_wide_ids_is_one_segment(tmp_path: Path) -> None:
+    async def use(log: PredictionLog) -> None:
+        answered, failed = with_ids(series(), 5), with_ids(series("INTERNAL"), 2**33)
+        log._thread.submit(time.sleep, 0.1)  # so that both wait for the same write
+        for one in (with_ids(series(), 4), answered, failed):
+            add(log, one)
+        await log.flush()
+        segments = open_user_ids(predictions_folder(tmp_path, "mf", 1))
+        assert [ids for _, found in segments for ids in found] == [[4], [5], [2**33]]
+        assert segments[-1][0] == "int64"
+
+    run(tmp_path, use, flush_interval_ms=60_000)
 
 
 def test_a_full_log_drops_and_counts_and_the_disk_may_stall(tmp_path: Path) -> None:

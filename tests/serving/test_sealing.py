@@ -24,7 +24,7 @@ def folder(settings: Settings) -> Path:
 
 
 def write(folder: Path, *, finish: bool) -> SegmentWriter:
-    writer = SegmentWriter(folder, SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(folder, finish_bytes=10**9, finish_after_s=1e9)
     writer.append(pa.record_batch([pa.array([1, 2])], schema=SCHEMA))
     if finish:
         writer.finish()
@@ -41,7 +41,7 @@ class World:
     def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.idle = 0.0, 1.0
         monkeypatch.setattr(Idleness, "share", lambda _: self.idle)
-        self.sealer = Sealer(settings, clock=lambda: self.now)
+        self.sealer = Sealer(settings.prediction_log, settings.log.compression, clock=lambda: self.now)
 
     def look_until(self, folder: Path, wanted: list[str]) -> None:
         give_up = time.monotonic() + 30

@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 from serving.segments import SegmentWriter
 schema = pa.schema([pa.field("n", pa.int64())])
-writer = SegmentWriter(Path(sys.argv[1]), schema, finish_bytes=10**9, finish_after_s=1e9)
+writer = SegmentWriter(Path(sys.argv[1]), finish_bytes=10**9, finish_after_s=1e9)
 for n in range(10**9):
     writer.append(pa.record_batch([pa.array([n])], schema=schema))
     print(n, flush=True)
@@ -39,7 +39,7 @@ def rows(folder: Path) -> list[int]:
 
 
 def test_a_full_segment_is_finished_and_can_be_sealed(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=500, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=500, finish_after_s=1e9)
     writer.append(batch(1, 2))
     assert (seal_finished(tmp_path), rows(tmp_path)) == (0, [])
     writer.append(batch(3), batch(4))
@@ -50,14 +50,14 @@ def test_a_full_segment_is_finished_and_can_be_sealed(tmp_path: Path) -> None:
 
 
 def test_an_old_segment_is_finished(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=10**9, finish_after_s=0)
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=0)
     writer.append(batch(1))
     writer.finish_if_due()
     assert (seal_finished(tmp_path), rows(tmp_path)) == (1, [1])
 
 
 def test_the_whole_part_of_a_torn_segment_is_kept(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
     writer.append(batch(*range(100)))
     (path,) = tmp_path.glob("*.arrows")
     whole = writer._open.size
@@ -70,9 +70,44 @@ def test_the_whole_part_of_a_torn_segment_is_kept(tmp_path: Path) -> None:
     writer.finish()
 
 
+def lists(integer: pa.DataType, *values: list[int]) -> pa.RecordBatch:
+    return pa.record_batch({"n": pa.array(values, pa.list_(integer))})
+
+
+def test_the_whole_part_of_a_torn_narrow_segment_is_sealed_wide(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
+    writer.append(lists(pa.int16(), [1, -2], []))
+    whole = writer.bytes
+    writer.append(lists(pa.int16(), [3] * 100))
+    writer.finish()
+    (path,) = tmp_path.glob("*.arrows")
+    os.truncate(path, whole + 100)
+    assert seal_finished(tmp_path) == 1
+    (sealed,) = tmp_path.glob("*.parquet")
+    stored = pq.read_table(sealed)
+    assert stored.column("n").type.value_type == pa.int64()
+    assert stored.column("n").to_pylist() == [[1, -2], []]
+    assert path.with_suffix(segments.TORN_SUFFIX).exists()
+
+
+def test_a_wider_batch_that_cannot_be_written_leaves_the_narrow_segment_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
+    writer.append(lists(pa.int32(), [1]))
+    with monkeypatch.context() as full:
+        full.setattr(direct_stream.os, "pwrite", lambda *arguments: 0)
+        with pytest.raises(OSError, match="No space left"):
+            writer.append(lists(pa.int64(), [2**40]))
+    writer.append(lists(pa.int64(), [2**50]), lists(pa.int16(), [7]))
+    writer.finish()
+    seal_finished(tmp_path)
+    assert rows(tmp_path) == [[1], [2**50], [7]]
+
+
 @pytest.mark.parametrize("length", [0, 1, 40])
 def test_a_segment_torn_in_its_schema_holds_nothing(tmp_path: Path, length: int) -> None:
-    writer = SegmentWriter(tmp_path / "w", SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path / "w", finish_bytes=10**9, finish_after_s=1e9)
     writer.append(batch(1))
     (path,) = (tmp_path / "w").glob("*.arrows")
     (tmp_path / "t").mkdir()
@@ -117,7 +152,7 @@ def test_a_file_system_without_direct_access_will_do(tmp_path: Path, monkeypatch
 
 
 def test_a_full_disk_loses_no_row_that_was_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
     writer.append(batch(1, 2))
 
     write, room = os.pwrite, [8192, 0]
@@ -137,7 +172,7 @@ def test_a_full_disk_loses_no_row_that_was_acknowledged(tmp_path: Path, monkeypa
 
 
 def test_a_segment_that_cannot_be_sealed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=1, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=1, finish_after_s=1e9)
     writer.append(batch(1))
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -147,7 +182,7 @@ def test_a_segment_that_cannot_be_sealed_stays(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_segment_that_cannot_be_read_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=1, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=1, finish_after_s=1e9)
     writer.append(batch(1))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
@@ -157,7 +192,7 @@ def test_a_segment_that_cannot_be_read_is_not_deleted(tmp_path: Path, monkeypatc
 
 
 def test_a_living_process_segment_is_left_alone(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
     writer.append(batch(1))
     assert seal_finished(tmp_path) == 0
     writer.append(batch(2))
@@ -187,7 +222,7 @@ def test_a_segment_that_another_worker_repairs_before_it_is_locked_is_begun_agai
         locked(file, how)
 
     monkeypatch.setattr(segments.fcntl, "flock", repaired_first)
-    writer = SegmentWriter(tmp_path, SCHEMA, finish_bytes=10**9, finish_after_s=1e9)
+    writer = SegmentWriter(tmp_path, finish_bytes=10**9, finish_after_s=1e9)
     writer.append(batch(1, 2))
     assert seal_finished(tmp_path) == 0
     writer.finish()

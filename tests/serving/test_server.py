@@ -21,7 +21,8 @@ from driftwheel.rollout import abort, advance, promote, serve_stable, start_cand
 from driftwheel.settings import Settings
 from serving._proto import open_inference_pb2 as pb
 from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serving.front_door import check_address, running
+from serving.addresses import check_address
+from serving.front_door import running
 from serving.runtime import server_address
 from serving.sealing import seal_finished
 from tests.bundles import make_rating_bundle

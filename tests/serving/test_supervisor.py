@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from driftwheel.errors import ConfigurationError, DriftwheelError
-from driftwheel.settings import Settings, load_settings
+from driftwheel.settings import load_settings
 from serving import runtime
+from serving.front_door import planned
+from serving.plan import Plan
 from serving.snapshots import Supervision, metrics_folder
 from serving.supervisor import START_TIMEOUT_S, FrontDoor, restart_pause_s
 
@@ -68,16 +70,14 @@ class World:
     """Two workers' world."""
 
     def __init__(self, home: Path, workers: int = 2) -> None:
-        self.settings: Settings = load_settings(home=home, serving={"port": 1234, "workers": workers})
+        self.plan = planned(load_settings(home=home, serving={"port": 1234, "workers": workers}))
         self.clock = Clock()
         self.started: list[tuple[float, FakeWorker]] = []
         self.answers, self.dies = True, None
         self.refuses: Exception | None = None
-        self.door = FrontDoor(
-            self.settings, home, launch=self.launch, clock=lambda: self.clock.now, sleep=self.clock.sleep
-        )
+        self.door = FrontDoor(self.plan, home, launch=self.launch, clock=lambda: self.clock.now, sleep=self.clock.sleep)
 
-    def launch(self, settings: Settings, folder: Path, index: int) -> FakeWorker:
+    def launch(self, plan: Plan, folder: Path, index: int) -> FakeWorker:
         if self.refuses is not None:
             raise self.refuses
         worker = FakeWorker(self, index)
@@ -98,7 +98,7 @@ class World:
         self.clock.on_sleep = lambda: None
 
     def told(self) -> Supervision:
-        (path,) = metrics_folder(self.settings, supervisor=0).parent.glob("*/supervisor")
+        (path,) = metrics_folder(self.plan, supervisor=0).parent.glob("*/supervisor")
         return msgspec.msgpack.decode(path.read_bytes(), type=Supervision)
 
 
@@ -206,11 +206,11 @@ def test_a_single_worker_takes_the_server_with_it(tmp_path: Path) -> None:
     world.started[0][1].how = "signal SIGKILL"
     with pytest.raises(DriftwheelError, match="the server ended by itself with signal SIGKILL"):
         world.door.wait()
-    assert not (world.settings.runtime / "metrics").exists()
+    assert not (world.plan.runtime / "metrics").exists()
 
 
 def test_all_workers_drain_together_and_an_idle_one_does_not_wait_for_a_busy_one(world: World) -> None:
-    world.settings.runtime.mkdir(parents=True, exist_ok=True)
+    world.plan.runtime.mkdir(parents=True, exist_ok=True)
     world.door.wait_until_up()
     (_, idle), (_, busy) = world.started
     busy.idle = False
@@ -222,12 +222,12 @@ def test_all_workers_drain_together_and_an_idle_one_does_not_wait_for_a_busy_one
 
     world.clock.on_sleep = finish
     world.door.drain()
-    assert runtime.drain_requested(world.settings)
+    assert runtime.drain_requested(world.plan)
     assert idle.said[:3] == busy.said[:3] == ["send away", "close port", "terminate"]
     assert ended_while_busy[0] == ["send away"]
     assert "terminate" in ended_while_busy[2]
     assert 5 < world.clock.now < 6
-    assert not (world.settings.runtime / "metrics").exists()
+    assert not (world.plan.runtime / "metrics").exists()
 
 
 def test_a_drain_that_takes_too_long_is_cut_short(world: World) -> None:
@@ -235,7 +235,7 @@ def test_a_drain_that_takes_too_long_is_cut_short(world: World) -> None:
     for _, worker in world.started:
         worker.idle = False
     world.door.drain()
-    assert world.clock.now == pytest.approx(world.settings.serving.drain_timeout_s, abs=1)
+    assert world.clock.now == pytest.approx(world.plan.drain_timeout_s, abs=1)
     assert all(worker.how == "exit code 0" for _, worker in world.started)
 
 

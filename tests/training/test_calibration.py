@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from training.calibration import platt
+from training.calibration import calibrated_log_loss, platt
 
 
 def made(rows: int, scale: float, bias: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,3 +33,14 @@ def test_few_rows_move_it_little():
 def test_strange_rows_give_numbers(rows: int, logit: float, label: float):
     found = platt(np.full(rows, logit), np.full(rows, label), spread=0.3)
     assert np.isfinite(found).all()
+
+
+def test_the_loss_after_calibration_is_that_of_rows_held_out():
+    logits, actual = made(4000, 0.5, 0.7)
+    raw = calibrated_log_loss(logits, actual, spread=0.0)
+    assert raw == pytest.approx(np.mean(np.log1p(np.exp(logits)) - actual * logits))
+    right = 1 / (1 + np.exp(-(0.5 * logits + 0.7)))
+    best = -np.mean(actual * np.log(right) + (1 - actual) * np.log1p(-right))
+    assert best - 0.001 < calibrated_log_loss(logits, actual, spread=1.0) < raw - 0.02
+    few, of_few = made(30, 1.0, 0.0, seed=3)
+    assert calibrated_log_loss(few, of_few, spread=0.05) < calibrated_log_loss(few, of_few, spread=50.0)

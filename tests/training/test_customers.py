@@ -93,3 +93,9 @@ def test_too_few_of_a_class(tmp_path: Path):
     table.to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(DataError, match="2 customers with churned = 1 are too few"):
         prepare_customers(CustomersSource(path=str(tmp_path / "x.csv")), tmp_path / "data")
+
+
+def test_no_feedback_yet_is_as_good_as_none(customers: Dataset, shared_home: Path):
+    nothing = pd.DataFrame({"churned": pd.Series(dtype="float32")})
+    again = prepare_customers(CustomersSource(), shared_home / "data", feedback=nothing)
+    assert again.fingerprint == customers.fingerprint

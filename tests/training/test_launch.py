@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 
 from driftwheel.errors import BusyError, TrainingError
-from driftwheel.files import exclusive_lock
+from driftwheel.files import exclusive_lock, write_atomically
 from tests.training.samples import SMALL_CONFIG, run_job
 from training.config import RatingConfig, config_fields
 from training.data.dataset import Dataset, encoded_split
 from training.inference import predict
-from training.job import CHECKPOINT, MODEL, PROGRESS, EpochEvent, Job, TrainedModel, read_trained
+from training.job import CHECKPOINTS, MODEL, PROGRESS, STDERR, EpochEvent, Job, TrainedModel, read_trained
 from training.launch import EventTail, last_words
 from training.metrics import rating_metrics
 from training.models.store import load_model
@@ -39,7 +39,7 @@ def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
 
 
 def untimed(history: tuple[EpochEvent, ...] | list[EpochEvent]) -> list[EpochEvent]:
-    return [dataclasses.replace(event, seconds=0.0) for event in history]
+    return [dataclasses.replace(event, seconds=0.0, cpu_seconds=None, peak_memory_mb=None) for event in history]
 
 
 def test_ratings_are_learned(trained_ratings: TrainedModel, ratings: Dataset):
@@ -92,29 +92,96 @@ import sys
 from pathlib import Path
 from tests.training.samples import SMALL_CONFIG, run_job
 from training.data.dataset import read_dataset
-run_job(read_dataset(Path(sys.argv[1])), Path(sys.argv[2]), config=SMALL_CONFIG)
+from training.execution import Execution
+run_job(
+    read_dataset(Path(sys.argv[1])),
+    Path(sys.argv[2]),
+    config=SMALL_CONFIG,
+    execution=Execution(max_restarts=int(sys.argv[3])),
+)
 """
 
 
+def launched(dataset: Dataset, jobs: Path, max_restarts: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", LAUNCH, str(dataset.folder), str(jobs), str(max_restarts)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def under_way(jobs: Path, epochs: int = 5) -> Path:
+    """The folder of the one job in a folder, once so many epochs are done."""
+    progress = _wait_for(lambda: next(jobs.glob(f"*/{PROGRESS}"), None))
+    _wait_for(lambda: progress.read_bytes().count(b"\n") >= epochs)
+    return progress.parent
+
+
+def assert_same_bits(trained: TrainedModel, other: TrainedModel) -> None:
+    assert untimed(trained.history) == untimed(other.history)
+    assert trained.metrics == other.metrics
+    for name, value in weights(other).items():
+        assert torch.equal(weights(trained)[name], value)
+
+
 def test_a_killed_job_goes_on_as_if_nothing_had_happened(small_ratings: Dataset, whole, tmp_path: Path):
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, str(small_ratings.folder), str(tmp_path)])
-    progress = _wait_for(lambda: next(tmp_path.glob(f"*/{PROGRESS}"), None))
-    _wait_for(lambda: progress.read_bytes().count(b"\n") >= 5)
-    job = progress.parent
-    launcher.kill()
-    launcher.wait()
-    _wait_for(lambda: not _processes_with(str(job)))
-    done = progress.read_bytes().count(b"\n")
+    launcher = launched(small_ratings, tmp_path)
+    job = under_way(tmp_path)
+    for process in [launcher.pid, *_processes_with(str(job))]:
+        os.kill(process, signal.SIGKILL)
+    launcher.communicate()
+    done = (job / PROGRESS).read_bytes().count(b"\n")
     assert done < SMALL_CONFIG.epochs
     assert not (job / MODEL).exists()
-    assert (job / CHECKPOINT).exists()
+    assert (job / CHECKPOINTS).exists()
 
     events: list[EpochEvent] = []
     resumed = run_job(small_ratings, tmp_path, config=SMALL_CONFIG, on_epoch=events.append)
-    assert untimed(resumed.history) == untimed(whole[0].history) == untimed(events)
-    assert resumed.metrics == whole[0].metrics
-    for name, value in weights(whole[0]).items():
-        assert torch.equal(weights(resumed)[name], value)
+    assert untimed(events) == untimed(resumed.history)
+    assert_same_bits(resumed, whole[0])
+
+
+def test_a_killed_rank_is_started_again_and_the_run_goes_on(small_ratings: Dataset, whole, tmp_path: Path):
+    launcher = launched(small_ratings, tmp_path, max_restarts=1)
+    job = under_way(tmp_path)
+    first = _ranks_of(job)
+    os.kill(first[1], signal.SIGKILL)
+    said = launcher.communicate(timeout=200)[1]
+    assert launcher.returncode == 0, said
+    assert_same_bits(read_trained(job / MODEL), whole[0])
+    assert f"local_rank: 1 (pid: {first[1]})" in (job / STDERR).read_text()
+
+
+@pytest.mark.parametrize("told", ["torchrun", "one rank"])
+def test_sigterm_saves_between_two_steps_and_the_run_goes_on(told: str, small_ratings: Dataset, whole, tmp_path: Path):
+    launcher = launched(small_ratings, tmp_path)
+    job = under_way(tmp_path)
+    ranks = _ranks_of(job)
+    (torchrun,) = set(_processes_with(str(job))) - set(ranks)
+    os.kill(torchrun if told == "torchrun" else ranks[1], signal.SIGTERM)
+    assert "stopped by a signal; its checkpoint holds the work so far" in launcher.communicate(timeout=120)[1]
+    assert launcher.returncode == 1
+    assert not _processes_with(str(job))
+    done = (job / PROGRESS).read_bytes().count(b"\n")
+    newest = max(path.name for path in (job / CHECKPOINTS).iterdir())
+    assert int(newest.split("-")[0]) == done < SMALL_CONFIG.epochs
+    assert_same_bits(run_job(small_ratings, tmp_path, config=SMALL_CONFIG), whole[0])
+
+
+def test_a_rank_that_waits_for_one_that_is_gone_ends_soon_after_sigterm(small_ratings: Dataset, tmp_path: Path):
+    """Inside a collective operation no Python code runs; nobody kills this rank but itself."""
+    launcher = launched(small_ratings, tmp_path)
+    job = under_way(tmp_path)
+    gone, waiting = _ranks_of(job)
+    (torchrun,) = set(_processes_with(str(job))) - {gone, waiting}
+    os.kill(gone, signal.SIGSTOP)  # not dead, or its connections would be closed
+    os.kill(torchrun, signal.SIGSTOP)
+    os.kill(waiting, signal.SIGTERM)
+    try:
+        _wait_for(lambda: _state(waiting) in ("Z", None))
+        assert "not stopped 20 s after the signal: ended here" in (job / STDERR).read_text()
+        assert any((job / CHECKPOINTS).iterdir())
+    finally:
+        for process in (gone, torchrun, launcher.pid):
+            os.kill(process, signal.SIGKILL)
+        launcher.communicate()
 
 
 def test_a_finished_job_is_not_run_again(small_ratings: Dataset, whole):
@@ -153,8 +220,12 @@ def test_half_a_line_waits(tmp_path: Path):
     path.write_bytes(line + b"\n" + line[:20])
     assert [event.epoch for event in tail.new()] == [1]
     assert tail.new() == []
-    path.write_bytes(line + b"\n" + line + b"\n")
-    assert len(tail.new()) == 1
+    second = line.replace(b'"epoch":1', b'"epoch":2')
+    path.write_bytes(line + b"\n" + second + b"\n")
+    assert [event.epoch for event in tail.new()] == [2]
+    third = line.replace(b'"epoch":1', b'"epoch":3')
+    write_atomically(path, second + b"\n" + third + b"\n")  # restarted ranks write what they know anew
+    assert [event.epoch for event in tail.new()] == [3]
 
 
 def test_silence(tmp_path: Path):
@@ -167,6 +238,23 @@ def _wait_for(condition, timeout_s: float = 60.0):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
     return result
+
+
+def _ranks_of(job: Path) -> list[int]:
+    """The processes of a job's ranks, in the order in which they were started."""
+    return sorted(
+        pid
+        for pid in _processes_with(str(job))
+        if b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+
+def _state(pid: int) -> str | None:
+    """The kernel's letter for what a process does; None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
 
 
 def _processes_with(argument: str) -> list[int]:
@@ -185,12 +273,13 @@ def _processes_with(argument: str) -> list[int]:
 
 
 def test_sigterm_ends_workers_without_a_model(small_ratings: Dataset, tmp_path: Path):
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, str(small_ratings.folder), str(tmp_path)])
+    launcher = launched(small_ratings, tmp_path)
     try:
         workers = _wait_for(lambda: _processes_with(str(tmp_path)))
         for worker in workers:
             os.kill(worker, signal.SIGTERM)
-        assert launcher.wait(60) != 0
+        launcher.communicate(timeout=60)
+        assert launcher.returncode != 0
     finally:
         launcher.kill()
     assert not list(tmp_path.glob(f"*/{MODEL}"))

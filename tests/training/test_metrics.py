@@ -9,6 +9,7 @@ from sklearn.calibration import calibration_curve
 
 from training.metrics import (
     Costs,
+    Relevant,
     calibration_error,
     churn_metrics,
     confusion_counts,
@@ -102,11 +103,62 @@ def test_rating_metrics():
     assert rating_metrics(np.array([3.0, 5.0]), np.array([4.0, 3.0])) == {"rmse": pytest.approx(2.5**0.5), "mae": 1.5}
 
 
-def test_ranking_metrics():
-    perfect = (np.array([1, 2, 3]), np.array([1, 2]))
-    missed = (np.array([4, 5, 6]), np.array([7]))
-    second = (np.array([4, 5, 6]), np.array([5]))
-    assert ranking_metrics([perfect], k=3) == {"ndcg_at_3": 1.0, "recall_at_3": 1.0}
-    assert ranking_metrics([perfect, missed], k=3) == {"ndcg_at_3": 0.5, "recall_at_3": 0.5}
-    assert ranking_metrics([second], k=3)["ndcg_at_3"] == pytest.approx(1 / np.log2(3))
-    assert ranking_metrics([], k=3) == {}
+RANKED = np.array([[1, 2, 3, 4], [4, 5, 6, -1], [0, 5, 4, 7], [2, 1, 0, 3]])
+"""What four users are shown; the last has nothing relevant."""
+
+RELEVANT = Relevant(np.array([0, 0, 1, 2, 2, 2]), np.array([2, 9, 7, 0, 5, 7]))
+POPULARITY = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.0, 0.0, 0.1])
+
+
+def test_ranking_metrics_are_those_computed_by_hand():
+    third, half = 1 / np.log2(4), 1 / np.log2(3)
+    found = ranking_metrics(RANKED, RELEVANT, POPULARITY, cutoffs=(2, 4))
+    expected = {
+        "recall_at_2": (1 / 2 + 0 + 2 / 3) / 3,
+        "recall_at_4": (1 / 2 + 0 + 3 / 3) / 3,
+        "hit_rate_at_2": 2 / 3,
+        "hit_rate_at_4": 2 / 3,
+        "ndcg_at_2": (half / (1 + half) + 0 + 1) / 3,
+        "ndcg_at_4": (half / (1 + half) + 0 + (1 + half + 1 / np.log2(5)) / (1 + half + third)) / 3,
+        "map_at_2": ((1 / 2) / 2 + 0 + (1 + 1) / 2) / 3,
+        "map_at_4": ((1 / 2) / 2 + 0 + (1 + 1 + 3 / 4) / 3) / 3,
+        "mrr_at_2": (1 / 2 + 0 + 1) / 3,
+        "mrr_at_4": (1 / 2 + 0 + 1) / 3,
+        "coverage_at_2": 5 / 8,  # 0, 1, 2, 4 and 5
+        "coverage_at_4": 7 / 8,  # 7 was never seen
+        "popularity_at_2": (0.35 + 0.1 + 0.3) / 3,
+        "popularity_at_4": (0.25 + 0.1 + 0.175) / 3,
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_rankings_without_anything_relevant_have_no_metrics():
+    nothing = Relevant(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    assert ranking_metrics(RANKED, nothing, POPULARITY, cutoffs=(2,)) == {}
+
+
+def test_rankings_shorter_than_a_cutoff_are_refused():
+    with pytest.raises(ValueError, match="rankings of 4 items cannot be judged at 20"):
+        ranking_metrics(RANKED, RELEVANT, POPULARITY)
+
+
+def test_a_list_that_ends_early_is_judged_by_what_it_has():
+    found = ranking_metrics(
+        np.array([[3, -1], [-1, -1]]), Relevant(np.array([0, 1]), np.array([3, 3])), POPULARITY, cutoffs=(2,)
+    )
+    assert (found["recall_at_2"], found["ndcg_at_2"], found["popularity_at_2"]) == (0.5, 0.5, 0.2)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ndcg_agrees_with_scikit_learn(seed: int):
+    random = np.random.default_rng(seed)
+    scores, relevant = random.random((5, 30)), random.random((5, 30)) < 0.2
+    relevant[:, 0] = True
+    ranked = np.argsort(-scores, axis=1)
+    found = ranking_metrics(ranked, Relevant(*np.nonzero(relevant)), np.ones(30), cutoffs=(10, 30))
+    for k in (10, 30):
+        assert found[f"ndcg_at_{k}"] == pytest.approx(reference.ndcg_score(relevant, scores, k=k))
+    assert found["map_at_30"] == pytest.approx(
+        np.mean([reference.average_precision_score(*pair) for pair in zip(relevant, scores, strict=True)])
+    )
+    assert found["recall_at_30"] == found["hit_rate_at_30"] == found["coverage_at_30"] == 1

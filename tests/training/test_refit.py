@@ -15,7 +15,7 @@ from driftwheel.errors import TrainingError
 from tests.training.samples import SMALL_CONFIG, run_both
 from training.data.dataset import Dataset, encoded_split
 from training.data.refit import refit_dataset
-from training.job import CHECKPOINT, JOB, MODEL, EpochEvent, Job, TrainedModel, read_trained
+from training.job import CHECKPOINTS, JOB, MODEL, EpochEvent, Job, TrainedModel, read_trained
 from training.launch import Trained
 from training.models.store import load_model
 from training.worker import Worker
@@ -133,7 +133,7 @@ def test_a_refit_that_was_cut_off_goes_on(
     finally:
         dist.destroy_process_group()
     events: list[EpochEvent] = []
-    assert (tmp_path / trained.shipped.key / CHECKPOINT).exists()
+    assert (tmp_path / trained.shipped.key / CHECKPOINTS).exists()
     resumed = run_both(small_ratings, full, tmp_path, config=CONFIG, on_epoch=events.append)
     assert len(events) == trained.shipped.refit_epochs
     assert resumed.shipped.metrics == trained.shipped.metrics

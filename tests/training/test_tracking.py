@@ -5,30 +5,24 @@ import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 
 from driftwheel.errors import NotFoundError, TrainingError
 from driftwheel.settings import Settings
-from tests.training.samples import run_job
-from training.data.dataset import Dataset, encoded_split
-from training.inference import full_feed, predict
+from tests.training.samples import run_both, run_job
+from tests.training.tracked import track_all, track_alone
+from training.data.dataset import Dataset
 from training.job import TrainedModel
-from training.mlflow_store import KEY_TAG, open_client, use_globally
+from training.mlflow_store import KEY_TAG, open_client
 from training.models.store import load_model
 from training.registry import CHALLENGER, CHAMPION, Registry
-from training.tracking import track
+from training.run_record import fetch_file, read_run
 
 
 @pytest.fixture(scope="session")
 def settings(shared_home: Path) -> Settings:
     return Settings(home=shared_home)
-
-
-def track_alone(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:
-    """As if nothing had been left to refit."""
-    return track(trained, dataset, settings, shipped=trained, full=dataset)
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +31,14 @@ def runs(
     ratings: Dataset,
     customers: Dataset,
     full_ratings: Dataset,
-    trained_ratings: TrainedModel,
     refitted_ratings: TrainedModel,
     trained_customers: TrainedModel,
+    shared_home: Path,
 ) -> dict[str, str]:
+    made = run_both(ratings, full_ratings, shared_home / "jobs")
+    assert made.shipped == refitted_ratings
     return {
-        "rating": track(trained_ratings, ratings, settings, shipped=refitted_ratings, full=full_ratings),
+        "rating": track_all(made, ratings, settings, full=full_ratings),
         "churn": track_alone(trained_customers, customers, settings),
     }
 
@@ -58,7 +54,7 @@ def test_a_run_tells_all(
     client = open_client(settings)
     run = client.get_run(runs["rating"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["factors"] == "16"
+    assert run.data.params["factors"] == str(trained_ratings.config["factors"])
     assert run.data.params["data_fingerprint"] == full_ratings.fingerprint
     assert run.data.params["evaluation_fingerprint"] == ratings.fingerprint
     assert run.data.params["refit_rows"] == str(full_ratings.rows["train"])
@@ -82,8 +78,17 @@ def test_a_run_tells_all(
 @pytest.mark.parametrize(
     ("task", "plots"),
     [
-        ("rating", {"learning_curve.png", "residuals.png"}),
-        ("churn", {"learning_curve.png", "confusion_matrix.png", "cost_by_threshold.png", "roc_and_calibration.png"}),
+        ("rating", {"learning_curve.png", "residuals.png", "ranking.png"}),
+        (
+            "churn",
+            {
+                "learning_curve.png",
+                "confusion_matrix.png",
+                "cost_by_threshold.png",
+                "roc_and_calibration.png",
+                "importance.png",
+            },
+        ),
     ],
 )
 def test_plots_are_kept(runs: dict[str, str], settings: Settings, task: str, plots: set[str]):
@@ -156,23 +161,56 @@ def test_a_version_can_be_rebuilt(
         assert torch.equal(load_model(fetched.folder).state_dict()[name], value)
 
 
-def test_mlflow_gives_the_model_back(runs, settings: Settings, customers: Dataset, trained_customers: TrainedModel):
-    import mlflow.pytorch
+def test_what_a_worker_takes_from_the_machine_is_on_record(runs: dict[str, str], settings: Settings, trained_ratings):
+    client = open_client(settings)
+    for name in ("system/cpu_seconds", "system/peak_memory_megabytes"):
+        history = client.get_metric_history(runs["rating"], name)
+        assert sorted(metric.step for metric in history) == [event.epoch for event in trained_ratings.history]
+        assert min(metric.value for metric in history) > 0
+    peaks = [event.peak_memory_mb for event in trained_ratings.history]
+    assert peaks == sorted(peaks)
+    assert 50 < peaks[0] < 10_000  # an interpreter with torch, not a machine
 
-    version = Registry(settings).register(runs["churn"], "loads", customers, "")
-    use_globally(settings)
-    loaded = mlflow.pytorch.load_model(f"models:/loads/{version}")
-    model = load_model(trained_customers.folder)
-    feed = {name: column[:9] for name, column in encoded_split(customers, "test").feed.items()}
-    with torch.no_grad():
-        np.testing.assert_allclose(loaded(*full_feed(model, feed)), predict(model, feed), atol=1e-6)
+
+def test_a_version_leads_to_its_run_and_its_data(
+    runs: dict[str, str], settings: Settings, ratings: Dataset, full_ratings: Dataset, refitted_ratings: TrainedModel
+):
+    registry = Registry(settings)
+    info = registry.info("lineage", registry.register(runs["rating"], "lineage", full_ratings, "with tags"))
+    assert info.tags == {
+        "task": "rating",
+        "run_id": runs["rating"],
+        "job": refitted_ratings.key,
+        "data_fingerprint": full_ratings.fingerprint,
+        "evaluation_fingerprint": ratings.fingerprint,
+        "data_source": ratings.source,
+        "data_until": ratings.data_until,
+        "code_revision": refitted_ratings.code_revision,
+    }
+    run = read_run(settings, info.run_id)
+    digests = {one.context: one.digest for one in run.inputs}
+    assert full_ratings.fingerprint.startswith(digests["training"])
+    assert ratings.fingerprint.startswith(digests["evaluation"])
+    registry.set_tag("lineage", info.version, "seen", "yes")
+    assert registry.info("lineage", info.version).tags["seen"] == "yes"
+    registry.delete_tag("lineage", info.version, "seen")
+    registry.delete_tag("lineage", info.version, "seen")
+    assert "seen" not in registry.info("lineage", info.version).tags
+
+
+def test_a_file_of_a_run_is_fetched_or_is_not_there(runs: dict[str, str], settings: Settings, tmp_path: Path):
+    found = fetch_file(settings, runs["churn"], "evaluation/importance.json", tmp_path)
+    assert found is not None
+    assert {one["feature"] for one in msgspec.json.decode(found.read_bytes())} >= {"tenure", "contract"}
+    assert fetch_file(settings, runs["rating"], "evaluation/importance.json", tmp_path) is None
+    assert fetch_file(settings, runs["rating"], "none.html", tmp_path) is None
 
 
 def test_a_failing_log_leaves_a_failed_run(
     trained_customers: TrainedModel, ratings: Dataset, customers: Dataset, tmp_path: Path
 ):
     settings = Settings(home=tmp_path)
-    with pytest.raises(RuntimeError, match="size of tensor"):  # another task's data
+    with pytest.raises((RuntimeError, KeyError)):  # another task's data
         track_alone(trained_customers, ratings, settings)
     client = open_client(settings)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -12,8 +12,9 @@ from driftwheel.errors import ExportError, TrainingError
 from driftwheel.settings import Settings
 from exporters.export import export
 from tests.training.samples import run_both, run_job
+from tests.training.tracked import track_alone
 from training.config import BoostingConfig, ForestConfig, TrainConfig, config_fields, config_from
-from training.data.dataset import Dataset, EncodedSplit, encoded_split
+from training.data.dataset import Dataset, EncodedSplit, encoded_split, read_split
 from training.data.refit import refit_dataset
 from training.evaluation import evaluate_bundle
 from training.inference import predict
@@ -22,7 +23,6 @@ from training.mlflow_store import open_client, quiet, use_globally
 from training.models.graph import EVIDENCE, GRAPH, GraphModel
 from training.models.store import load_any
 from training.registry import CHAMPION, Registry
-from training.tracking import track
 from training.trees import encoder_of
 
 CONFIGS: dict[str, TrainConfig] = {
@@ -125,7 +125,7 @@ def test_it_is_tracked_and_registered(customers: Dataset, shared_home: Path, tmp
 
     settings = Settings(home=shared_home)
     made = run_job(customers, shared_home / "jobs", config=CONFIGS["boosting"])
-    run_id = track(made, customers, settings, shipped=made, full=customers)
+    run_id = track_alone(made, customers, settings)
     run = open_client(settings).get_run(run_id)
     assert run.data.params["estimator"] == "boosting"
     assert run.data.metrics["test_ece"] == pytest.approx(made.metrics["ece"])
@@ -133,12 +133,12 @@ def test_it_is_tracked_and_registered(customers: Dataset, shared_home: Path, tmp
     version = registry.register(run_id, "trees", customers, "")
     registry.set_alias("trees", CHAMPION, version)
     fetched = registry.trained_model("trees", version, tmp_path / "fetched")
-    feed = {name: column[:9] for name, column in encoded_split(customers, "test").feed.items()}
+    feed = encoded_split(customers, "test").feed
     expected = predict(load_any(made.folder), feed)
     np.testing.assert_array_equal(predict(load_any(fetched.folder), feed), expected)
     use_globally(settings)
     with quiet():
-        answers = mlflow.pyfunc.load_model("models:/trees@champion").predict(feed)
+        answers = mlflow.pyfunc.load_model("models:/trees@champion").predict(read_split(customers, "test").to_pandas())
     np.testing.assert_allclose(answers["churn_probability"], expected, atol=1e-6)
 
 

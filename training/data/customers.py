@@ -47,7 +47,7 @@ def prepare_customers(
     live = _drawn(table, f"live {seed}") < live_share
     splits = _split(table[~live], valid_share=valid_share, test_share=test_share, seed=seed)
     _require_both_classes(table, splits)
-    if feedback is not None and len(late := _checked_feedback(feedback, table)):
+    if feedback is not None and len(feedback) and len(late := _checked_feedback(feedback, table)):
         more = _split(late, valid_share=valid_share, test_share=test_share, seed=seed)
         splits = {name: pd.concat([splits[name], more[name]], ignore_index=True) for name in splits}
     splits["live"] = table[live].reset_index(drop=True)

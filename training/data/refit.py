@@ -30,10 +30,8 @@ def refit_dataset(dataset: Dataset, *, keep_test: bool = False) -> Dataset:
     Args:
         keep_test: Keep the test split out as well: the same training as the version's, but it can still be measured.
     """
-    reference = reference_split(dataset)
-    held: set[Split] = {reference, "test"} if keep_test else {reference}
-    learned: list[Split] = [split for split in _LEARNED if split not in held]
-    digest = hashlib.sha256(msgspec.json.encode(["refit", dataset.fingerprint, learned])).hexdigest()
+    held, learned = _held(dataset, keep_test=keep_test), _learned(dataset, keep_test=keep_test)
+    digest = refit_fingerprint(dataset, keep_test=keep_test)
     folder = dataset.folder.with_name(digest[:16])
     if not folder.exists():
         splits = {"train": _joined(dataset, *learned), **{split: _joined(dataset, split) for split in sorted(held)}}
@@ -47,6 +45,22 @@ def refit_dataset(dataset: Dataset, *, keep_test: bool = False) -> Dataset:
         else:
             write_customers(folder, description, splits)
     return read_dataset(folder)
+
+
+def refit_fingerprint(dataset: Dataset, *, keep_test: bool = False) -> str:
+    """The fingerprint that ``refit_dataset`` gives; nothing is written for it."""
+    learned = _learned(dataset, keep_test=keep_test)
+    return hashlib.sha256(msgspec.json.encode(["refit", dataset.fingerprint, learned])).hexdigest()
+
+
+def _held(dataset: Dataset, *, keep_test: bool) -> set[Split]:
+    reference = reference_split(dataset)
+    return {reference, "test"} if keep_test else {reference}
+
+
+def _learned(dataset: Dataset, *, keep_test: bool) -> list[Split]:
+    held = _held(dataset, keep_test=keep_test)
+    return [split for split in _LEARNED if split not in held]
 
 
 def _joined(dataset: Dataset, *splits: Split) -> pd.DataFrame:

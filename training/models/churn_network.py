@@ -81,10 +81,11 @@ class ChurnNetwork(nn.Module):
 
     def head_logits(self, category: Tensor, number: Tensor) -> Tensor:
         """The log odds of each head, float32 ``[heads, n]``: what training follows."""
-        features = self._features(category, number)
+        features = self.features(category, number)
         return (self.deep(features.unsqueeze(0)) + self.wide(features)).squeeze(-1)
 
-    def _features(self, category: Tensor, number: Tensor) -> Tensor:
+    def features(self, category: Tensor, number: Tensor) -> Tensor:
+        """What all heads see: encoded numbers, missing flags and category vectors, float32 ``[n, width]``."""
         missing = torch.isnan(number)
         present = torch.where(missing, self.number_mean, number)
         standard = (present - self.number_mean) / self.number_deviation

@@ -1,5 +1,6 @@
 """Biased matrix factorization: Koren, Bell and Volinsky, *Matrix Factorization Techniques for Recommender Systems*, 2009."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,13 +30,18 @@ class MatrixFactorization(nn.Module):
     those who come later are new.
     """
 
-    def __init__(self, shape: MatrixFactorizationShape) -> None:
+    def __init__(self, shape: MatrixFactorizationShape, table: Callable[..., nn.Embedding] | None = None) -> None:
+        """Args:
+        table: What makes a table from its rows, its columns and the ``spread`` of its first values, in place of one
+            that is held whole.
+        """
         super().__init__()
+        make = table or _table
         self.shape = shape
-        self.user_vector = _table(shape.users, shape.factors, spread=0.05)
-        self.item_vector = _table(shape.items, shape.factors, spread=0.05)
-        self.user_bias = _table(shape.users, 1, spread=0.0)
-        self.item_bias = _table(shape.items, 1, spread=0.0)
+        self.user_vector = make(shape.users, shape.factors, spread=0.05)
+        self.item_vector = make(shape.items, shape.factors, spread=0.05)
+        self.user_bias = make(shape.users, 1, spread=0.0)
+        self.item_bias = make(shape.items, 1, spread=0.0)
         self.mean = nn.Parameter(torch.tensor((shape.low + shape.high) / 2))
 
     def forward(self, user_index: Tensor, item_index: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ METRICS: dict[Task, str] = {"rating": "valid_rmse", "churn": "valid_log_loss"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """The content of ``<home>/tuning/<model>.json``."""
+    """The content of ``<home>/tuning/best/<model>/<estimator>.json``."""
 
     model: str
     task: Task
+    estimator: str
     study: str
     fingerprint: str
     """Of the data that was tuned on."""
@@ -36,7 +37,11 @@ class Tuned:
     @property
     def config(self) -> TrainConfig:
         """The whole configuration: the defaults, and these parameters laid over them."""
-        return configured(self.task, self.params)
+        return self.config_over(None)
+
+    def config_over(self, base: TrainConfig | None) -> TrainConfig:
+        """These parameters laid over another configuration of the estimator; over the defaults where there is none."""
+        return configured(self.task, self.params, self.estimator, base=base)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -50,27 +55,28 @@ class Tuned:
         }
 
 
-def tuned_path(folder: Path, model: str) -> Path:
-    """Where a model's best parameters lie.
+def tuned_path(folder: Path, model: str, estimator: str) -> Path:
+    """Where the best parameters of a model's estimator lie.
 
     Raises:
         ConfigurationError: It is no name for a model.
     """
-    return folder / f"{check_name(model)}.json"
+    return folder / "best" / check_name(model) / f"{estimator}.json"
 
 
 def write_tuned(folder: Path, tuned: Tuned) -> None:
-    """Keep them; those of an earlier study go."""
-    write_atomically(tuned_path(folder, tuned.model), msgspec.json.format(msgspec.json.encode(tuned), indent=2))
+    """Keep them; those of an earlier study of the same estimator go."""
+    path = tuned_path(folder, tuned.model, tuned.estimator)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(tuned), indent=2))
 
 
-def read_tuned(folder: Path, model: str) -> Tuned | None:
-    """A model's best parameters; None where it was never tuned.
+def read_tuned(folder: Path, model: str, estimator: str) -> Tuned | None:
+    """The best parameters of a model's estimator; None where it was never tuned.
 
     Raises:
         ConfigurationError: The file is damaged, or its values fit no knob.
     """
-    path = tuned_path(folder, model)
+    path = tuned_path(folder, model, estimator)
     try:
         tuned = msgspec.json.decode(path.read_bytes(), type=Tuned)
         _ = tuned.config
@@ -79,6 +85,6 @@ def read_tuned(folder: Path, model: str) -> Tuned | None:
     except msgspec.MsgspecError as error:
         raise ConfigurationError(
             f"the tuned parameters in {path} cannot be used: {error}",
-            hint=f"driftwheel tune {model} again, delete the file, or train with --no-tuned",
+            hint=f"driftwheel tune {model} --estimator {estimator} again, delete the file, or train with --no-tuned",
         ) from None
     return tuned

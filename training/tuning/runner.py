@@ -5,8 +5,9 @@ from shutil import rmtree
 from typing import Protocol
 
 from driftwheel.errors import BusyError, TrainingError
-from training.config import TrainConfig, config_fields, digest
-from training.data.dataset import Dataset
+from training.calibration import calibrated_log_loss
+from training.config import ChurnConfig, TrainConfig, config_fields, config_from, digest
+from training.data.dataset import Dataset, encoded_split
 from training.job import EpochEvent, TrainedModel
 from training.launch import OnEpoch, train
 
@@ -15,7 +16,7 @@ class TrialRunner(Protocol):
     """Trains with one configuration. The contract: ``tests/training/tuning/test_runner.py``."""
 
     def run(self, config: TrainConfig, on_epoch: OnEpoch, *, timeout_s: float) -> float:
-        """The best validation metric that training reaches; lower is better.
+        """The best validation metric that training reaches, after calibration where there is one; lower is better.
 
         Args:
             on_epoch: Called once for each epoch, in order. What it raises ends the training at once and comes out of here.
@@ -36,13 +37,17 @@ class TorchrunRunner:
 
     Args:
         dataset: What ``data.inner.inner_dataset`` made: it has no test split that a trial could see.
+        threads: Of a trial's processes together; all that there are unless given.
     """
 
-    def __init__(self, dataset: Dataset, *, jobs_folder: Path, ranks: int, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, *, jobs_folder: Path, ranks: int, seed: int, threads: int | None = None
+    ) -> None:
         self._dataset = dataset
         self._jobs_folder = jobs_folder
         self._ranks = ranks
         self._seed = seed
+        self._threads = threads
 
     def run(self, config: TrainConfig, on_epoch: OnEpoch, *, timeout_s: float) -> float:
         """See ``TrialRunner.run``."""
@@ -54,8 +59,9 @@ class TorchrunRunner:
         except Exception:  # the observer's
             rmtree(folder, ignore_errors=True)
             raise
+        value = _value(trained, self._dataset)
         rmtree(folder, ignore_errors=True)
-        return _best_metric(trained)
+        return value
 
     def _train(self, config: TrainConfig, on_epoch: OnEpoch, folder: Path, timeout_s: float) -> TrainedModel:
         seen: list[EpochEvent] = []
@@ -69,6 +75,7 @@ class TorchrunRunner:
             jobs_folder=folder,
             ranks=self._ranks,
             seed=self._seed,
+            threads=self._threads,
             timeout_s=timeout_s,
             config=config,
             on_epoch=pass_on,
@@ -78,5 +85,25 @@ class TorchrunRunner:
         return trained
 
 
-def _best_metric(trained: TrainedModel) -> float:
+def _value(trained: TrainedModel, dataset: Dataset) -> float:
+    """The best epoch's validation metric. A network's is of log odds that are not calibrated yet, and then it is
+    calibrated on those very rows: so it is measured calibrated part by part instead.
+    """
+    config = config_from(trained.task, trained.config)
+    if isinstance(config, ChurnConfig):
+        return _calibrated_log_loss(trained, dataset, config)
     return min(event.valid_metric for event in trained.history if event.valid_metric is not None)
+
+
+def _calibrated_log_loss(trained: TrainedModel, dataset: Dataset, config: ChurnConfig) -> float:
+    import torch  # takes seconds to import, and trees need none
+
+    from training.inference import full_feed
+    from training.models.churn_network import ChurnNetwork
+    from training.models.store import load_model
+
+    model, valid = load_model(trained.folder), encoded_split(dataset, "valid")
+    assert isinstance(model, ChurnNetwork)  # noqa: S101 (its configuration says so)
+    with torch.no_grad():
+        logits = model.logits(*full_feed(model, valid.feed)).numpy()
+    return calibrated_log_loss(logits, valid.label, spread=config.calibration_spread)

@@ -14,7 +14,7 @@ from training.config import digest
 from training.job import EpochEvent
 from training.tuning.runner import TrialRunner
 from training.tuning.sampling import sampler
-from training.tuning.spaces import Choice, Float, Knob, Params, configured, default_params, space_of
+from training.tuning.spaces import Choice, Float, Knob, Params, configured, default_params, is_pruned, space_of
 from training.tuning.storage import Liveness, Opened, Took, optuna
 from training.tuning.trials import ERROR, TrialRow, rows_of
 
@@ -32,6 +32,8 @@ class Plan:
     """What a worker is to do."""
 
     task: Task
+    estimator: str | None = None
+    """The task's default unless given."""
     trials: int
     """How many the study is to have in the end."""
     timeout_s: float | None = None
@@ -58,19 +60,29 @@ class _GivenBackError(Exception):
     """A trial was not run to its end, for no fault of its parameters: it does not count."""
 
 
-def open_study(opened: Opened, name: str, task: Task, *, seed: int, startup_trials: int, warmup_epochs: int) -> "Study":
+def open_study(
+    opened: Opened,
+    name: str,
+    task: Task,
+    *,
+    seed: int,
+    startup_trials: int,
+    warmup_epochs: int,
+    estimator: str | None = None,
+) -> "Study":
     """The study of that name, found or made. Its first trial has the defaults, so that its best is no worse than them."""
     module = optuna()
+    median = module.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
     study = module.create_study(
         storage=opened.storage,
         study_name=name,
         sampler=sampler(int(digest(name, seed), 16)),
-        pruner=module.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs),
+        pruner=median if is_pruned(task, estimator) else module.pruners.NopPruner(),
         direction="minimize",
         load_if_exists=True,
     )
     with opened.liveness.turn():
-        study.enqueue_trial(default_params(task), skip_if_exists=True)
+        study.enqueue_trial(default_params(task, estimator), skip_if_exists=True)
     return study
 
 
@@ -150,17 +162,22 @@ class StudyWorker:
         """Run one trial. Workers that asked at the same moment may have begun more than are wanted: the last stand back."""
         asked.append(trial.number)
         took(trial.number)
-        before = [row for row in rows_of(self._study) if row.number < trial.number and (row.done or row.running)]
+        # One that waits was queued for a dead worker while this worker asked: somebody else will run it.
+        before = [row for row in rows_of(self._study) if row.number < trial.number]
+        before = [row for row in before if row.done or row.running or row.waiting]
         if len(before) >= self._plan.trials:
             raise _GivenBackError
-        params = {name: _suggest(trial, name, knob) for name, knob in space_of(self._plan.task).items()}
+        space = space_of(self._plan.task, self._plan.estimator)
+        params = {name: _suggest(trial, name, knob) for name, knob in space.items()}
         return self._train(trial, params)
 
     def _train(self, trial: "Trial", params: Params) -> float:
+        plan = self._plan
+        config = configured(plan.task, params, plan.estimator)
+        tell, kept = partial(self._on_epoch, trial), list[EpochEvent]()
+        on_epoch = tell if is_pruned(plan.task, plan.estimator) else kept.append
         try:
-            return self._runner.run(
-                configured(self._plan.task, params), partial(self._on_epoch, trial), timeout_s=self._time_left_s()
-            )
+            value = self._runner.run(config, on_epoch, timeout_s=self._time_left_s())
         except BusyError:
             raise _GivenBackError from None
         except KeyboardInterrupt:
@@ -172,6 +189,9 @@ class StudyWorker:
                 raise _GivenBackError from None
             trial.set_user_attr(ERROR, error.message)
             raise
+        if best := [event for event in kept if event.best]:
+            tell(best[-1])
+        return value
 
     def _time_left_s(self) -> float:
         left_s = self._plan.trial_timeout_s

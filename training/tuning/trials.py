@@ -24,7 +24,7 @@ class TrialRow:
     """The best validation metric; of a pruned trial, where it stood."""
     params: Params
     epochs: int
-    """How many were reported."""
+    """The last that was reported."""
     seconds: float
     """From its beginning to its end."""
     error: str | None
@@ -39,6 +39,11 @@ class TrialRow:
     def running(self) -> bool:
         """Whether a worker is at it."""
         return self.state == "running" and self.error is None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next worker that asks will get it."""
+        return self.state == "waiting"
 
 
 def rows_of(study: "Study") -> list[TrialRow]:
@@ -59,7 +64,7 @@ def _row(trial: "FrozenTrial") -> TrialRow:
         state=trial.state.name.lower(),
         value=trial.value,
         params=dict(trial.params),
-        epochs=len(trial.intermediate_values),
+        epochs=max(trial.intermediate_values, default=0),
         seconds=(ended - began).total_seconds() if began and ended else 0.0,
         error=trial.user_attrs.get(ERROR),
     )

@@ -53,10 +53,20 @@ def work(
     opened = opened or open_storage(settings, study=name)
     tuning = settings.tuning
     study = open_study(
-        opened, name, "rating", seed=1, startup_trials=tuning.startup_trials, warmup_epochs=tuning.warmup_epochs
+        opened,
+        name,
+        "rating",
+        seed=1,
+        startup_trials=tuning.startup_trials,
+        warmup_epochs=tuning.warmup_epochs,
+        estimator="sgd",
     )
     clock = plan.pop("clock", time.monotonic)
     StudyWorker(
-        study, opened.liveness, runner, Plan(task="rating", **({"trials": tuning.trials} | plan)), clock=clock
+        study,
+        opened.liveness,
+        runner,
+        Plan(task="rating", estimator="sgd", **({"trials": tuning.trials} | plan)),
+        clock=clock,
     ).run()
     return rows_of(study)

@@ -26,14 +26,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(home: Path) -> dict:
     """What the command answers after a study of one trial."""
     small_table(2000).to_csv(home / "small.csv", index=False)
-    words = ["--ratings", str(home / "small.csv"), "--trials", "1", "--ranks", "1", "--json"]
+    words = ["--ratings", str(home / "small.csv"), "--trials", "1", "--ranks", "1", "--estimator", "sgd", "--json"]
     done = run(home / "home", "tune", "mf", *words)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_the_answer_and_the_record(tuned: dict, home: Path):
-    assert tuned["params"] == default_params("rating")
+    assert tuned["params"] == default_params("rating", "sgd")
     assert [row["state"] for row in tuned["all_trials"]] == ["complete"]
     client = open_client(Settings(home=home / "home"))
     record = client.get_run(tuned["run_id"])
@@ -47,12 +47,12 @@ def test_the_answer_and_the_record(tuned: dict, home: Path):
 
 def test_the_next_training_uses_what_was_found(tuned: dict, home: Path):
     settings = Settings(home=home / "home")
-    found = read_tuned(settings.tuning_folder, "mf")
+    found = read_tuned(settings.tuning_folder, "mf", "sgd")
     assert found is not None
     write_tuned(
         settings.tuning_folder, Tuned(**{name: getattr(found, name) for name in found.__slots__} | {"params": SMALL})
     )
-    done = run(home / "home", "train", "mf", "--ranks", "1", "--json")
+    done = run(home / "home", "train", "mf", "--estimator", "sgd", "--ranks", "1", "--json")
     answer = json.loads(done.stdout)
     assert answer["tuned"]["tuned_trial"] == "0"
     record = open_client(settings).get_run(answer["run_id"])

@@ -73,10 +73,12 @@ def test_a_pruned_trial_ends_its_torchrun(small_ratings: Dataset, jobs: Path, tm
 
     settings = Settings(home=tmp_path, tuning=TuningSettings(startup_trials=2, warmup_epochs=3))
     opened = open_storage(settings, study="s")
-    study = open_study(opened, "s", "rating", seed=1, startup_trials=2, warmup_epochs=3)
-    StudyWorker(study, opened.liveness, GoodThenReal(), Plan(task="rating", trials=3, trial_timeout_s=60.0)).run()
+    study = open_study(opened, "s", "rating", seed=1, startup_trials=2, warmup_epochs=3, estimator="sgd")
+    StudyWorker(
+        study, opened.liveness, GoodThenReal(), Plan(task="rating", estimator="sgd", trials=3, trial_timeout_s=60.0)
+    ).run()
     rows = rows_of(study)
-    assert rows[0].params == default_params("rating")
+    assert rows[0].params == default_params("rating", "sgd")
     assert [row.state for row in rows] == ["complete", "complete", "pruned"]
     assert rows[2].epochs < 100
     assert not _processes_with(str(jobs))

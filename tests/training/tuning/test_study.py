@@ -30,7 +30,7 @@ def test_a_study_finds_better_parameters_than_the_defaults(settings: Settings):
     assert runner.configs[0] == RatingConfig()
     assert len([row for row in rows if row.done]) == len(runner.configs) == 25
     best = best_rows(rows)[0]
-    assert best.value == pytest.approx(1 + badness(configured("rating", best.params)) + 1 / EPOCHS)
+    assert best.value == pytest.approx(1 + badness(configured("rating", best.params, "sgd")) + 1 / EPOCHS)
     late = sorted(badness(config) for config in runner.configs[15:])
     early = sorted(badness(config) for config in runner.configs[1:11])
     assert late[len(late) // 2] < early[len(early) // 2]
@@ -135,12 +135,12 @@ def test_the_time_left_is_what_a_trial_may_take(settings: Settings):
 def test_importances_need_trials(settings: Settings):
     work(settings, FakeRunner(), trials=1)
     opened = open_storage(settings, study="mf-test")
-    study = open_study(opened, "mf-test", "rating", seed=1, startup_trials=3, warmup_epochs=2)
+    study = open_study(opened, "mf-test", "rating", seed=1, startup_trials=3, warmup_epochs=2, estimator="sgd")
     assert importances(study) == {}
     work(settings, FakeRunner(), trials=20)
     found = importances(study)
     assert sum(found.values()) == pytest.approx(1)
-    assert set(found) == set(default_params("rating"))
+    assert set(found) == set(default_params("rating", "sgd"))
 
 
 def test_a_worker_that_was_taken_for_dead_goes_on_with_another_trial(settings: Settings):
@@ -150,7 +150,9 @@ def test_a_worker_that_was_taken_for_dead_goes_on_with_another_trial(settings: S
     class Asleep(FakeRunner):
         def run(self, config, on_epoch, *, timeout_s):
             if not self.configs:
-                study = open_study(opened, "mf-test", "rating", seed=1, startup_trials=3, warmup_epochs=2)
+                study = open_study(
+                    opened, "mf-test", "rating", seed=1, startup_trials=3, warmup_epochs=2, estimator="sgd"
+                )
                 study.tell(0, state=TrialState.FAIL)
             return super().run(config, on_epoch, timeout_s=timeout_s)
 

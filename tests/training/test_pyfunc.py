@@ -1,0 +1,108 @@
+"""The champion through ``mlflow.pyfunc``, in a process that knows nothing of ours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftwheel.bundle import Bundle
+from driftwheel.contracts import Signature
+from driftwheel.settings import Settings
+from exporters.export import export
+from tests.training.samples import run_both
+from tests.training.tracked import track_all, track_alone
+from training.data.dataset import Dataset
+from training.evaluation import bundle_answers
+from training.job import TrainedModel
+from training.mlflow_store import tracking_uri
+from training.registry import CHAMPION, Registry
+
+LOAD = """
+import json, sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(f"models:/{sys.argv[2]}@champion")
+table = pd.read_parquet(sys.argv[3])
+answers = model.predict(table)
+answers.to_parquet(sys.argv[4])
+ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("driftwheel", "training", "torch"))
+columns = [(column.name, column.type.name) for column in model.metadata.signature.inputs]
+print(json.dumps({"ours": ours, "columns": columns, "index": answers.index.tolist()[:3]}))
+"""
+
+
+@pytest.fixture(scope="module", params=["rating", "small rating", "churn"])
+def champion(request: pytest.FixtureRequest, shared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A version in service: MovieLens' whole-number ids, made text ids, or customers."""
+    settings = Settings(home=shared_home)
+    registry, models = Registry(settings), tmp_path_factory.mktemp("models")
+    if request.param == "churn":
+        full: Dataset = request.getfixturevalue("customers")
+        shipped: TrainedModel = request.getfixturevalue("trained_customers")
+        run_id, name = track_alone(shipped, full, settings), "load-churn"
+    else:
+        dataset: Dataset = request.getfixturevalue("ratings" if request.param == "rating" else "small_ratings")
+        from training.data.refit import refit_dataset
+
+        full = refit_dataset(dataset)
+        made = run_both(dataset, full, shared_home / "jobs")
+        shipped, name = made.shipped, "load-mf" if request.param == "rating" else "load-small"
+        run_id = track_all(made, dataset, settings, full=full)
+    version = registry.register(run_id, name, full, "")
+    registry.set_alias(name, CHAMPION, version)
+    return export(shipped, full, name=name, version=version, run_id=run_id, models=models)
+
+
+def edge_rows(bundle: Bundle) -> pd.DataFrame:
+    """The reference's rows, then such with what nobody has seen and, in each column that may, nothing at all."""
+    signature = bundle.manifest.signature
+    table = pd.read_parquet(bundle.path("reference.parquet"))[[f"in_{spec.name}" for spec in signature.inputs]]
+    table = table.set_axis([spec.name for spec in signature.inputs], axis=1).head(300)
+    strange = table.tail(2 * len(signature.inputs)).copy()
+    for row, spec in enumerate(signature.inputs):
+        unknown = {"INT64": 2**62, "BYTES": "\N{SNOWMAN}", "FP32": np.float32(np.nan)}[spec.datatype]
+        strange.iloc[row, row] = unknown
+        if spec.role == "category":
+            strange.iloc[len(signature.inputs) + row, row] = None
+    rows = pd.concat([table, strange])
+    rows.index = pd.RangeIndex(7, 7 + len(rows))
+    return rows
+
+
+def tensors(signature: Signature, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    kinds = {"INT64": np.int64, "FP32": np.float32, "BYTES": object}
+    return {spec.name: rows[spec.name].to_numpy().astype(kinds[spec.datatype]) for spec in signature.inputs}
+
+
+def test_it_answers_public_inputs_as_the_bundle_does(champion: Bundle, shared_home: Path, tmp_path: Path) -> None:
+    signature, rows = champion.manifest.signature, edge_rows(champion)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    paths = [str(tmp_path / name) for name in ("rows.parquet", "answers.parquet")]
+    uri = tracking_uri(Settings(home=shared_home))
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, uri, champion.name, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ours"] == []
+    assert said["index"] == [7, 8, 9]
+    types = {"INT64": "long", "FP32": "double", "BYTES": "string"}
+    assert said["columns"] == [[spec.name, types[spec.datatype]] for spec in signature.inputs]
+    answers = pd.read_parquet(tmp_path / "answers.parquet")
+    expected = bundle_answers(champion, tensors(signature, rows))
+    assert len(np.unique(expected)) > 100
+    np.testing.assert_allclose(answers[signature.outputs[0].name], expected, atol=1e-5)
+
+
+def test_nothing_in_it_is_pickled(champion: Bundle, shared_home: Path) -> None:
+    from training.mlflow_store import logged_model_id, open_client
+
+    client = open_client(Settings(home=shared_home))
+    model_id = logged_model_id(client, champion.manifest.training.run_id)
+    folder = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+    names = {file.name for file in folder.rglob("*") if file.is_file()}
+    assert {"pyfunc.py", "model.onnx", "encoding.json", "MLmodel"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]

@@ -1,0 +1,1 @@
+"""Factorizations that are solved rather than descended: alternating least squares, Gibbs sampling, and implicit feedback."""

@@ -1,0 +1,29 @@
+"""What ranks tell each other: rows that one has solved and all need, and sums."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def spread_rows(table: Tensor, bounds: NDArray[np.int64]) -> None:
+    """Give every rank the rows ``bounds[r] : bounds[r + 1]`` of each rank ``r``, in place."""
+    if dist.get_world_size() == 1:
+        return
+    edges = bounds.tolist()
+    sent = [
+        dist.broadcast(table[first:last], src=rank, async_op=True)
+        for rank, (first, last) in enumerate(pairwise(edges))
+        if last > first
+    ]
+    for work in sent:
+        if work is not None:
+            work.wait()
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all ranks, in place."""
+    dist.all_reduce(value)
+    return value

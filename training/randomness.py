@@ -1,0 +1,17 @@
+"""The state of the random numbers that training draws on a device: those of dropout."""
+
+import torch
+from torch import Tensor
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The generator's state, bytes on the CPU."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def restore_random_state(state: Tensor, device: torch.device) -> None:
+    """Go on where ``random_state`` was taken."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -30,7 +30,7 @@ from training.factorization.shards import whole_shard
 
 __all__ = ["OURS", "predict", "predict_with_history", "rank", "stream"]
 
-_LARGE = {"estimator": "als", "factors": 64, "epochs": 8, "vector_damping": 12.0}
+_LARGE = {"estimator": "als", "factors": 64, "epochs": 8, "vector_damping": 30.0}
 
 OURS: tuple[Entrant, ...] = (
     Entrant(

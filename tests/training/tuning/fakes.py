@@ -69,4 +69,13 @@ def work(
         Plan(task="rating", estimator="sgd", **({"trials": tuning.trials} | plan)),
         clock=clock,
     ).run()
-    return rows_of(study)
+    rows = rows_of(study)
+    release(opened)
+    return rows
+
+
+def release(opened: Opened) -> None:
+    """Close a database's connections, which psycopg wants said."""
+    if (engine := getattr(opened.storage, "engine", None)) is not None:
+        opened.storage.remove_session()
+        engine.dispose()

@@ -10,7 +10,7 @@ import pytest
 
 from driftwheel.errors import ConfigurationError
 from driftwheel.settings import Settings, TuningSettings
-from tests.training.tuning.fakes import EPOCHS, FakeRunner, work
+from tests.training.tuning.fakes import EPOCHS, FakeRunner, release, work
 from training.tuning.storage import open_storage
 
 WORKER = """
@@ -35,10 +35,11 @@ def wait_for_trials(settings: Settings, number: int, name: str = "mf-test") -> N
     """Until so many are running at the same time."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        storage = open_storage(settings, study=name).storage
-        for study in storage.get_all_studies():
-            if sum(trial.state.name == "RUNNING" for trial in storage.get_all_trials(study._study_id)) >= number:
-                return
+        opened = open_storage(settings, study=name)
+        trials = [opened.storage.get_all_trials(study._study_id) for study in opened.storage.get_all_studies()]
+        release(opened)
+        if any(sum(trial.state.name == "RUNNING" for trial in of_study) >= number for of_study in trials):
+            return
         time.sleep(0.2)
     raise AssertionError("the workers did not begin")
 

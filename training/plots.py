@@ -42,9 +42,9 @@ def training_pictures(
         actual: Its labels, ``[rows]``.
         importance: Empty where it was not measured.
     """
-    pictures: Pictures = {
-        "learning_curve": (lambda axes: _training_loss(axes, evaluated), lambda axes: _validation(axes, evaluated))
-    }
+    pictures: Pictures = {"learning_curve": (lambda axes: _training_loss(axes, evaluated),)}
+    if any(event.valid_metric is not None for event in evaluated.history):
+        pictures["learning_curve"] += (lambda axes: _validation(axes, evaluated),)
     if evaluated.task == "rating":
         pictures["residuals"] = (
             lambda axes: _residuals(axes, predicted, actual),

@@ -173,7 +173,7 @@ def test_a_damaged_bundle_is_made_anew(films: Bundle, trained_ratings, ratings: 
 
 def test_a_broken_graph_is_refused(trained_customers, customers: Dataset, tmp_path: Path, monkeypatch):
     """The weights that the exporter is given are not those of the model: parity must see it."""
-    import exporters.export as module
+    import exporters.model_graph as module
 
     real = module.write_onnx
 

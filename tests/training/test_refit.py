@@ -92,8 +92,7 @@ def test_the_metrics_are_those_of_the_same_training_without_the_test_split(
     assert refitted_ratings.history == trained_ratings.history
     assert refitted_ratings.fingerprint == full_ratings.fingerprint
     assert refitted_ratings.refit_rows == full_ratings.rows["train"]
-    metrics = [event.valid_metric for event in trained_ratings.history]
-    assert refitted_ratings.refit_epochs == metrics.index(min(metrics)) + 1
+    assert refitted_ratings.refit_epochs == trained_ratings.best_epoch
     assert (trained_ratings.refit_rows, trained_ratings.refit_epochs) == (None, None)
     assert read_trained(refitted_ratings.folder) == refitted_ratings
 

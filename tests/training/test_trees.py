@@ -146,5 +146,5 @@ def test_trees_learn_nothing_from_ratings(tmp_path: Path):
     command = [sys.executable, "-m", "driftwheel", "--home", str(tmp_path), "train", "mf", "--estimator", "forest"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--estimator forest learns from customers" in done.stderr
+    assert "one that learns from ratings (bayes, sgd, als, ials), got 'forest'" in done.stderr
     assert not list(tmp_path.glob("data/*"))

@@ -15,13 +15,16 @@ from training.models.fold_in import FoldIn
 from training.models.matrix_factorization import MatrixFactorization
 
 
-def write_factors(folder: Path, model: MatrixFactorization, config: TrainConfig, fold_in: FoldIn) -> FactorParameters:
+def write_factors(
+    folder: Path, model: MatrixFactorization, config: TrainConfig, fold_in: FoldIn | None = None
+) -> FactorParameters:
     """Write the tables and parameters into a bundle's folder.
 
     Args:
         config: What the model was trained with: if ``fold_in`` says nothing else, users unknown to it are folded in with the
             same damping.
     """
+    fold_in = fold_in or FoldIn()
     parameters = FactorParameters(
         mean=model.mean.item(), low=model.shape.low, high=model.shape.high, preference=fold_in.preference
     )

@@ -18,7 +18,7 @@ from driftwheel.bundle import Bundle, bundle_folder, list_versions, read_bundle
 from driftwheel.errors import BundleError, DataError, ExportError
 from driftwheel.preprocessing import encode
 from exporters.export import export, seen_items
-from training.config import default_config
+from training.config import RatingConfig, default_config
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset, encoded_split, reference_split
 from training.data.sources import CustomersSource
@@ -218,7 +218,8 @@ def fresh(dataset: Dataset, like: TrainedModel, folder: Path) -> TrainedModel:
     """A model that nobody trained, which is as good to export."""
     torch.manual_seed(0)
     folder.mkdir()
-    save_model(folder, build_objective(dataset, encoded_split(dataset, "train"), default_config(dataset.task)).model)
+    config = RatingConfig() if dataset.task == "rating" else default_config(dataset.task)
+    save_model(folder, build_objective(dataset, encoded_split(dataset, "train"), config).model)
     return dataclasses.replace(like, folder=folder)
 
 

@@ -8,11 +8,11 @@ ARGS ?=
 KERNEL := serving/backends/factor_kernel.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help up test check proto bench soak fuzz clean
+.PHONY: help up test check proto dashboards bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/.installed-run ## Install, then turn the whole wheel on real data and keep serving
 	$(BIN)/driftwheel up $(ARGS)
@@ -26,9 +26,14 @@ check: $(VENV)/.installed-dev ## Lint, types, import contracts, generated code u
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	PYTHON=$(BIN)/python proto/check.sh
+	PYTHON=$(BIN)/python monitoring/check.sh
 
 proto: $(VENV)/.installed-dev ## Generate serving/_proto from proto/
 	PYTHON=$(BIN)/python proto/generate.sh
+
+dashboards: $(VENV)/.installed-dev ## Write Prometheus' rules and Grafana's dashboards from monitoring/
+	$(BIN)/python -m monitoring.alerts.rules
+	$(BIN)/python -m monitoring.dashboards.build
 
 bench: $(VENV)/.installed-dev ## Run the load benchmark (docs/benchmarks.md names the others)
 	$(BIN)/python -m benchmarks.load $(ARGS)

@@ -1,5 +1,6 @@
 """A matrix-factorization bundle of realistic size, made without training: random factors cost a graph what trained ones do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,26 @@ Weights = dict[str, NDArray[Any]]
 
 
 def make_factor_bundle(
-    models: Path, version: int, *, name: str = "mf", users: int = USERS, items: int = ITEM_COUNT, factors: int = FACTORS
+    models: Path,
+    version: int,
+    *,
+    name: str = "mf",
+    users: int = USERS,
+    items: int = ITEM_COUNT,
+    factors: int = FACTORS,
+    weights: Weights | None = None,
+    nodes: Sequence[onnx.NodeProto] = (),
 ) -> Bundle:
     """A bundle that scores and recommends. Ids count from 1, so an id is its own index: servers without a vocabulary can
     be sent the same tensors.
+
+    Args:
+        weights: Made by ``random_weights``; None: others for each version.
+        nodes: Added to the front of the scoring graph; what they want of constants is among ``weights``.
     """
-    weights = _factors(np.random.default_rng(version), users, items, factors)
+    weights = random_weights(np.random.default_rng(version), users, items, factors) if weights is None else weights
     with published_folder(bundle_folder(models, name, version)) as folder:
-        (folder / ONNX_GRAPH).write_bytes(scoring_graph(weights))
+        (folder / ONNX_GRAPH).write_bytes(scoring_graph(weights, nodes))
         _write_factors(folder, weights)
         _write_catalogue(folder, users, items)
         _write_golden(folder, users, items)
@@ -84,7 +97,9 @@ def _manifest(name: str, version: int, vocabularies: dict[str, str]) -> Manifest
     )
 
 
-def _factors(rng: np.random.Generator, users: int, items: int, factors: int) -> Weights:
+def random_weights(
+    rng: np.random.Generator, users: int = USERS, items: int = ITEM_COUNT, factors: int = FACTORS
+) -> Weights:
     """Row 0 of each table is the unknown: zeros, as in training."""
     scale = 1.0 / np.sqrt(factors)
     weights = {
@@ -101,10 +116,11 @@ def _factors(rng: np.random.Generator, users: int, items: int, factors: int) -> 
     return weights
 
 
-def scoring_graph(weights: Weights) -> bytes:
+def scoring_graph(weights: Weights, first: Sequence[onnx.NodeProto] = ()) -> bytes:
     """``clip(mean + biases + <user, item>)`` for rows of pairs."""
     nodes = [
-        helper.make_node("Gather", ["users", "user_index"], ["u"]),
+        *first,
+        helper.make_node("Gather", ["users", _user_of(first)], ["u"]),
         helper.make_node("Gather", ["items", "item_index"], ["i"]),
         helper.make_node("Mul", ["u", "i"], ["product"]),
         helper.make_node("ReduceSum", ["product", "axis"], ["dot"], keepdims=0),
@@ -118,6 +134,12 @@ def scoring_graph(weights: Weights) -> bytes:
     inputs = [_value("user_index", TensorProto.INT64, ["n"]), _value("item_index", TensorProto.INT64, ["n"])]
     outputs = [_value("score", TensorProto.FLOAT, ["n"])]
     return _serialized(nodes, inputs, outputs, weights | {"axis": np.array([1])})
+
+
+def _user_of(first: Sequence[onnx.NodeProto]) -> str:
+    """The tensor of users' positions: the input, unless a first node makes another."""
+    made = [name for node in first for name in node.output]
+    return "other_user" if "other_user" in made else "user_index"
 
 
 def _write_factors(folder: Path, weights: Weights) -> None:

@@ -10,8 +10,10 @@ from driftwheel.commands import (
     data,
     drift,
     export,
+    fleet,
     ledger,
     models,
+    monitoring,
     replay,
     retrain,
     serve,
@@ -60,8 +62,10 @@ app.add_typer(torchserve.app, name="torchserve")
 app.command("replay")(replay.replay)
 app.add_typer(canary.app, name="canary")
 app.add_typer(drift.app, name="drift")
+app.add_typer(monitoring.app, name="monitoring")
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")
+app.add_typer(fleet.app, name="fleet")
 app.command("ledger")(ledger.ledger)
 
 

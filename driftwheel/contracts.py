@@ -24,6 +24,8 @@ class Arm(StrEnum):
     CANDIDATE = "candidate"
     PINNED = "pinned"
     """The caller asked for the version; never evidence for or against it."""
+    SHADOW = "shadow"
+    """The candidate's answer to a copy of a request of control's, which nobody gets to see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 
     <log>/predictions/<model>/<version>/   segments with the columns of ``predictions.request_schema``, a row for each request
     <log>/feedback/                        segments with the columns of ``predictions.FEEDBACK_SCHEMA``, a row for each label
+    <log>/shadow/predictions/...           likewise: what candidates answered to copies of requests, under the copied one's id
 
 A segment is ``<stamp>-<process>-<n>.arrows`` while its process appends record batches to it (an Arrow IPC stream; the
 torn tail of a killed process is cut off by whoever reads it; a list's integers are of 16 or 32 bits where all of them fit),
@@ -19,6 +20,11 @@ SEALED_SUFFIX = ".parquet"
 def predictions_folder(log: Path, model: str, version: int) -> Path:
     """Where one version's prediction segments lie."""
     return log / "predictions" / model / str(version)
+
+
+def shadow_log(log: Path) -> Path:
+    """The root of what was answered in shadow: apart, for it is no part of the traffic."""
+    return log / "shadow"
 
 
 def feedback_folder(log: Path) -> Path:

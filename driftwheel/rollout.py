@@ -19,8 +19,14 @@ from driftwheel.names import check_name
 
 State = Literal["stable", "running", "paused"]
 
-DEFAULT_STEPS = (0.01, 0.05, 0.25, 0.50, 1.0)
-"""The share of traffic that a candidate gets, step by step. At 1.0 it is promoted."""
+STEPS_WITHOUT_SHADOW = (0.01, 0.05, 0.25, 0.50, 1.0)
+
+DEFAULT_STEPS = (0.0, *STEPS_WITHOUT_SHADOW)
+"""The share of traffic that a candidate gets, step by step. At 0, which only the first can be, it answers copies of requests,
+in shadow. At 1.0 it is promoted."""
+
+DEFAULT_SHADOW = 0.1
+"""The share of traffic that is copied to a candidate that gets none itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ class Rollout:
     candidate: int | None = None
     weight: float = 0.0
     """The candidate's share of traffic, 0 to 1."""
-    steps: tuple[float, ...] = DEFAULT_STEPS
+    steps: tuple[float, ...] = STEPS_WITHOUT_SHADOW
     step: int = 0
     """The position in ``steps`` that ``weight`` is at."""
     salt: str = ""
@@ -47,6 +53,11 @@ class Rollout:
     started_at: str = ""
     """When the candidate began; evidence from before does not count."""
     stepped_at: str = ""
+    split_at: str = ""
+    """When the candidate first got traffic of its own; empty where that was the start, or is still to come."""
+    shadow: float = 0.0
+    """The share of traffic that is control's and copied to the candidate while its weight is 0. Above 0, control's requests
+    are copied at the later steps too, so that both versions are known to have answered the same."""
 
     def __post_init__(self) -> None:
         if self.stable < 1 or (self.candidate is not None and self.candidate < 1):
@@ -57,8 +68,12 @@ class Rollout:
             raise ValueError("a rollout without a candidate has weight 0 and state 'stable'")
         if self.candidate is not None and self.state == "stable":
             raise ValueError("a rollout with a candidate is 'running' or 'paused'")
-        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] <= 0 or self.steps[-1] > 1:
-            raise ValueError(f"steps must rise from above 0 to at most 1, not {self.steps}")
+        if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[0] < 0 or self.steps[-1] > 1:
+            raise ValueError(f"steps must rise from 0 (shadow) or more to at most 1, not {self.steps}")
+        if self.steps[-1] <= 0:
+            raise ValueError("steps must end above 0: a candidate in shadow alone is never in service")
+        if not 0.0 <= self.shadow <= 1.0:
+            raise ValueError(f"shadow must be between 0 and 1, not {self.shadow}")
         if not 0 <= self.step < len(self.steps):
             raise ValueError(f"step must be a position in steps, not {self.step}")
 
@@ -144,9 +159,20 @@ def serve_stable(rollouts: Path, model: str, version: int, *, by: str, now: str)
 
 
 def start_candidate(
-    rollouts: Path, model: str, version: int, *, steps: tuple[float, ...] = DEFAULT_STEPS, by: str, now: str
+    rollouts: Path,
+    model: str,
+    version: int,
+    *,
+    steps: tuple[float, ...] = STEPS_WITHOUT_SHADOW,
+    shadow: float | None = None,
+    by: str,
+    now: str,
 ) -> Rollout:
     """Put ``version`` on trial at the first step.
+
+    Args:
+        shadow: The share of traffic that is copied while the candidate gets none; 0: no request is ever copied; None:
+            ``DEFAULT_SHADOW`` where the first step is 0, else 0.
 
     Raises:
         RolloutError: There is no stable version, it is ``version``, or another candidate is on trial.
@@ -164,12 +190,16 @@ def start_candidate(
             )
         if current.stable == version:
             raise RolloutError(f"version {version} of {model!r} is the stable version already")
+        copied = (DEFAULT_SHADOW if steps and steps[0] == 0 else 0.0) if shadow is None else shadow
+        if steps and steps[0] == 0 and not copied:
+            raise ValueError("the steps begin in shadow (0), so shadow must be the share of traffic to copy, not 0")
         return Rollout(
             model=model,
             stable=current.stable,
             candidate=version,
             weight=steps[0],
             steps=steps,
+            shadow=copied,
             salt=secrets.token_hex(8),
             state="running",
             started_at=now,
@@ -188,7 +218,8 @@ def advance(rollouts: Path, model: str, *, by: str, now: str, revision: int | No
     def change(current: Rollout | None) -> Rollout:
         rollout, _ = _with_candidate(current, model)
         step = min(rollout.step + 1, len(rollout.steps) - 1)
-        return dataclasses.replace(rollout, step=step, weight=rollout.steps[step], stepped_at=now)
+        split_at = now if rollout.weight == 0 else rollout.split_at
+        return dataclasses.replace(rollout, step=step, weight=rollout.steps[step], stepped_at=now, split_at=split_at)
 
     return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)
 

@@ -134,6 +134,17 @@ class RetrainSettings(Section):
     """The most retrains of a model in 24 hours."""
 
 
+class MonitoringSettings(Section):
+    """``driftwheel monitoring serve``: metrics of what the wheel decided, and retrains that alerts ask for."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; loopback unless told otherwise."""
+    port: int = Field(default=9108, ge=0, le=65535)
+    """The port; 0 takes a free one."""
+    token_file: Path | None = None
+    """Tokens of those who may ask for retrains; unset, the server's (``security.token_file``)."""
+
+
 class JudgeSettings(Section):
     """When a candidate advances, is promoted or aborted."""
 
@@ -141,14 +152,19 @@ class JudgeSettings(Section):
     """Requests of each arm below which the verdict is HOLD."""
     min_labels: int = Field(default=200, ge=1)
     """Labelled predictions of each arm that the quality test wants."""
-    alpha: float = Field(default=0.01, gt=0, lt=1)
-    """The chance, over a whole rollout, to abort a candidate that is as good as stable."""
-    error_margin: float = Field(default=0.005, ge=0)
-    """How much higher the candidate's error rate may be."""
-    latency_margin: float = Field(default=0.5, ge=0)
-    """How much longer the candidate's p99 may be, as a share of stable's."""
-    quality_margin: float = Field(default=0.05, ge=0)
+    alpha: float = Field(default=0.02, gt=0, lt=1)
+    """A bound of the chance, over a whole rollout of any length, to abort a candidate that is as good as stable."""
+    error_margin: float = Field(default=0.0, ge=0)
+    """How much higher the candidate's error rate may be. Above 0, more requests are needed to show that it is exceeded."""
+    latency_margin: float = Field(default=0.05, ge=0)
+    """How much longer the candidate's slowest requests may take, as a share of stable's. Latencies are kept in steps of 4%,
+    which are read to the candidate's advantage."""
+    quality_margin: float = Field(default=0.005, ge=0)
     """How much higher the candidate's mean loss may be, as a share of stable's."""
+    auc_margin: float = Field(default=0.005, ge=0)
+    """How much lower the area under the candidate's ROC curve may be than stable's on the same requests."""
+    max_days: float = Field(default=14.0, ge=0)
+    """A trial that takes longer is aborted; 0: never."""
 
 
 class Settings(BaseSettings):
@@ -181,6 +197,7 @@ class Settings(BaseSettings):
     tuning: TuningSettings = TuningSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     judge: JudgeSettings = JudgeSettings()
 
     @classmethod

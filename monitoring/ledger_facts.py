@@ -13,9 +13,6 @@ from monitoring.segments import moment
 
 _PORTION = 500
 
-SUCCESSES = frozenset({"on trial", "in service", "nothing new", "refused", "archived"})
-"""The results of a retrain that did its work, whatever the gate thought of what it made."""
-
 
 @dataclass(slots=True)
 class ModelFacts:
@@ -94,8 +91,9 @@ class Facts:
             facts.retrain_started_at, facts.open_trigger = at, trigger
             return
         # Entries of older releases have no result, and the oldest no "started" before them.
-        result = entry.payload.get("result", "unknown")
+        failed = str(entry.payload.get("outcome", "")).startswith("failed")
+        result = entry.payload.get("result", "failed" if failed else "unknown")
         facts.retrain_finished_at, facts.open_trigger = at, None
-        if result in SUCCESSES:
+        if result != "failed":  # it did its work, whatever the gate thought of what it made
             facts.retrain_success_at = at
         self.retrains[entry.model, trigger, result] += 1

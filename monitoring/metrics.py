@@ -19,6 +19,9 @@ LATENCY_BUCKETS_S = (
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
+DELTA_BUCKETS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
 
 class HistogramChild:
     """The counts of one combination of labels."""
@@ -181,6 +184,26 @@ class ServingMetrics:
         self.candidate_weight = Gauge(
             "driftwheel_candidate_weight", "The candidate's share of traffic.", ["model"], registry=registry
         )
+        self.shadow_delta = Histogram(
+            "driftwheel_shadow_score_delta",
+            "How far a candidate's scores of copied rows are from stable's, up or down.",
+            ["model", "version"],
+            buckets=DELTA_BUCKETS,
+            registry=registry,
+        )
+        self.shadow_overlap = Histogram(
+            "driftwheel_shadow_list_overlap",
+            "The share of items that a candidate's recommendation has in common with stable's.",
+            ["model", "version"],
+            buckets=SHARE_BUCKETS,
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "driftwheel_shadow_dropped_requests",
+            "Requests that were not copied to the candidate, for want of room.",
+            ["model"],
+            registry=registry,
+        )
         self.load_failures = Counter(
             "driftwheel_bundle_load_failures", "Bundles that were refused.", ["model"], registry=registry
         )
@@ -189,7 +212,14 @@ class ServingMetrics:
 
     def forget(self, model: str, version: str) -> None:
         """Remove every child that bears a version which has been retired."""
-        for histogram in (self.latency, self.queue, self.compute, self.run_rows):
+        for histogram in (
+            self.latency,
+            self.queue,
+            self.compute,
+            self.run_rows,
+            self.shadow_delta,
+            self.shadow_overlap,
+        ):
             for labels, _ in histogram.children():
                 if labels["model"] == model and labels["version"] == version:
                     histogram.remove(*labels.values())

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from driftwheel.files import exclusive_lock
 from driftwheel.settings import RetrainSettings
@@ -15,6 +16,9 @@ from monitoring.segments import moment
 STARTED = "started"
 """The payload's ``event`` of the ledger entry that opens a retrain. Entries without an event, of older releases, were
 written at the end and stand for a whole retrain: they open one and end it."""
+
+Trigger = Literal["by hand", "drift", "alert", "schedule"]
+"""What sets off a retrain; the ledger keeps it, and metrics count by it."""
 
 FINISHED = "finished"
 """The ``event`` of the entry that ends one, however it ended. A killed retrain has none."""
@@ -52,6 +56,15 @@ def may_retrain(
         return RetrainVerdict(allowed=False, reason=f"blocked by broken data: {'; '.join(decision.faults)}")
     if not decision.retrain:
         return RetrainVerdict(allowed=False, reason=f"not needed: {reason}")
+    return may_start(history, now=now, settings=settings, reason=reason, candidate_in_flight=candidate_in_flight)
+
+
+def may_start(
+    history: Sequence[Entry], *, now: str, settings: RetrainSettings, reason: str, candidate_in_flight: bool
+) -> RetrainVerdict:
+    """Decide whether a retrain that is wanted for some reason may start by itself now: one candidate at a time, cool-down,
+    daily cap. Arguments as ``may_retrain`` has them.
+    """
     if candidate_in_flight:
         return RetrainVerdict(allowed=False, reason="a candidate is on trial already")
     interrupted = _interrupted(history)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from driftwheel.bundle import bundle_folder, read_manifest
 from driftwheel.contracts import Manifest
+from driftwheel.errors import BundleError, NotFoundError
 from driftwheel.files import is_locked
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
@@ -24,6 +26,8 @@ from monitoring.segments import moment
 STATUSES = ("stable", "drift", "broken data", "not enough rows")
 DECISIONS = ("HOLD", "STEP", "PROMOTE", "ABORT")
 _PREFIX = "driftwheel_"
+
+_log = structlog.get_logger()
 
 
 class WheelMetrics(Collector):
@@ -55,21 +59,28 @@ class WheelMetrics(Collector):
         yield from _drift(self._facts)
         yield from _quality(self._facts)
         yield from _trials(self._facts, rollouts)
-        yield from _versions([(model, manifest) for model, manifest in self._manifests_of(rollouts)])
+        yield from _versions(self._manifests_of(rollouts))
         running = GaugeMetricFamily(f"{_PREFIX}retrain_running", "1 while a retrain is going on.", labels=["model"])
         for model in sorted({*self._facts.models, *(rollout.model for rollout in rollouts)}):
             running.add_metric([model], is_locked(self._settings.runtime / f"retrain-{model}.lock"))
         yield running
 
-    def _manifests_of(self, rollouts: Iterable[Rollout]) -> Iterator[tuple[str, Manifest]]:
-        for rollout in rollouts:
-            for version in (rollout.stable, rollout.candidate):
-                if version is None:
-                    continue
-                folder = bundle_folder(self._settings.models, rollout.model, version)
-                if folder not in self._manifests:  # bundles never change
-                    self._manifests[folder] = read_manifest(folder)
-                yield rollout.model, self._manifests[folder]
+    def _manifests_of(self, rollouts: Iterable[Rollout]) -> list[tuple[str, int, Manifest | None]]:
+        named = [
+            (one.model, version) for one in rollouts for version in (one.stable, one.candidate) if version is not None
+        ]
+        return [(model, version, self._manifest(model, version)) for model, version in named]
+
+    def _manifest(self, model: str, version: int) -> Manifest | None:
+        """None where it cannot be read, which is a metric of its own."""
+        folder = bundle_folder(self._settings.models, model, version)
+        if folder not in self._manifests:  # bundles never change
+            try:
+                self._manifests[folder] = read_manifest(folder)
+            except (BundleError, NotFoundError) as error:
+                _log.warning("wheel_metrics.bundle_not_read", model=model, version=version, reason=error.message)
+                return None
+        return self._manifests[folder]
 
 
 def _counters(facts: Facts) -> Iterator[Metric]:
@@ -118,14 +129,18 @@ def _drift(facts: Facts) -> Iterator[Metric]:
         f"{_PREFIX}drift_status", "1 for what the newest drift decision says.", labels=["model", "status"]
     )
     wanted = GaugeMetricFamily(
-        f"{_PREFIX}drift_retrain_wanted", "1 if the newest drift decision asks for a retrain.", labels=["model"]
+        f"{_PREFIX}drift_retrain_wanted",
+        "1 if the newest drift decision asks for a retrain, and none has done its work since.",
+        labels=["model"],
     )
     windows = GaugeMetricFamily(f"{_PREFIX}drift_windows", "Windows of the newest drift decision.", labels=["model"])
     rows = GaugeMetricFamily(f"{_PREFIX}drift_window_rows", "Rows of its newest window.", labels=["model"])
     faults = GaugeMetricFamily(f"{_PREFIX}drift_faults", "Faults of the data that it found.", labels=["model"])
     labels = ["model", "version", "monitor", "group"]
     score = GaugeMetricFamily(
-        f"{_PREFIX}drift_score", "A monitor's statistic: a divergence in nats, or a difference of shares.", labels=labels
+        f"{_PREFIX}drift_score",
+        "A monitor's statistic: a divergence in nats, or a difference of shares.",
+        labels=labels,
     )
     p_value = GaugeMetricFamily(f"{_PREFIX}drift_p_value", "Its chance when nothing has changed.", labels=labels)
     drifted = GaugeMetricFamily(f"{_PREFIX}drift_monitor_drifted", "1 if the monitor drifts.", labels=labels)
@@ -135,7 +150,7 @@ def _drift(facts: Facts) -> Iterator[Metric]:
         decision, seen = one.drift["decision"], one.drift["windows"]
         for value in STATUSES:
             status.add_metric([model, value], decision["status"] == value)
-        wanted.add_metric([model], decision["retrain"])
+        wanted.add_metric([model], decision["retrain"] and not _answered(one))
         windows.add_metric([model], decision["windows"])
         rows.add_metric([model], seen[-1]["rows"] if seen else 0)
         faults.add_metric([model], len(decision["faults"]))
@@ -145,6 +160,11 @@ def _drift(facts: Facts) -> Iterator[Metric]:
             p_value.add_metric(of, outcome["p_value"])
             drifted.add_metric(of, outcome["drifted"])
     yield from (status, wanted, windows, rows, faults, score, p_value, drifted)
+
+
+def _answered(one: ModelFacts) -> bool:
+    """Whether a retrain has come after the newest drift decision: until the next one, nobody knows whether it helped."""
+    return one.drift_at is not None and one.retrain_success_at is not None and one.retrain_success_at > one.drift_at
 
 
 def _quality(facts: Facts) -> Iterator[Metric]:
@@ -212,8 +232,9 @@ def _trials(facts: Facts, rollouts: Iterable[Rollout]) -> Iterator[Metric]:
     yield from (stable, candidate, weight, paused, since, judge)
 
 
-def _versions(manifests: Iterable[tuple[str, Manifest]]) -> Iterator[Metric]:
+def _versions(manifests: Iterable[tuple[str, int, Manifest | None]]) -> Iterator[Metric]:
     labels = ["model", "version"]
+    readable = GaugeMetricFamily(f"{_PREFIX}bundle_readable", "1 if its manifest can be read.", labels=labels)
     created = GaugeMetricFamily(f"{_PREFIX}model_created_timestamp_seconds", "When it was exported.", labels=labels)
     until = GaugeMetricFamily(
         f"{_PREFIX}model_data_until_timestamp_seconds", "The newest row that it learned from.", labels=labels
@@ -222,12 +243,15 @@ def _versions(manifests: Iterable[tuple[str, Manifest]]) -> Iterator[Metric]:
     test = GaugeMetricFamily(
         f"{_PREFIX}model_test_metric", "What it reached on rows held out.", labels=[*labels, "metric"]
     )
-    for model, manifest in manifests:
-        of = [model, str(manifest.version)]
+    for model, version, manifest in manifests:
+        of = [model, str(version)]
+        readable.add_metric(of, manifest is not None)
+        if manifest is None:
+            continue
         created.add_metric(of, moment(manifest.created_at).timestamp())
         if manifest.training.data_until is not None:
             until.add_metric(of, moment(manifest.training.data_until).timestamp())
         rows.add_metric(of, manifest.training.rows)
         for metric, value in sorted(manifest.metrics.items()):
             test.add_metric([*of, metric], value)
-    yield from (created, until, rows, test)
+    yield from (readable, created, until, rows, test)

@@ -33,7 +33,7 @@ _MOST_SEEN = 1024
 class Access:
     """The guard that transports ask before they read a body.
 
-    Without a token file inference and feedback are open to everybody, and admin methods are off.
+    Without a token file inference and feedback are open to everybody; admin methods and asking for retrains are off.
 
     Args:
         token_file: The file; None for none.
@@ -67,10 +67,10 @@ class Access:
         if role is None:
             return
         if self._file is None:
-            if role is Role.ADMIN:
+            if role in {Role.ADMIN, Role.RETRAIN}:
                 raise PermissionDeniedError(
-                    "admin methods are off, as the server has no token file: make a token with "
-                    "`driftwheel token new --role admin --name NAME` and start the server again"
+                    f"{role} methods are off, as the server has no token file: make a token with "
+                    f"`driftwheel token new --role {role} --name NAME` and start the server again"
                 )
             return
         if self._clock() >= self._look_again:

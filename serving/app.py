@@ -15,6 +15,7 @@ from driftwheel.settings import Settings
 from monitoring.metrics import ServingMetrics
 from serving.about import server_version
 from serving.access import Access
+from serving.console.routes import Console
 from serving.metrics_page import MetricsPage
 from serving.prediction_log import PredictionLog
 from serving.recording import Recorder
@@ -124,7 +125,8 @@ class Application:
             *Typed(self._service).routes(),
             *TorchServeRest(self._service).routes(),
         ]
-        routes += AboutPages(routes).routes()
+        self._console = Console(settings, access)
+        routes += [*AboutPages(routes).routes(), *self._console.routes()]
         self._grpc = GrpcTransport(
             *grpc_services(self._service, recorder),
             access=access,
@@ -152,9 +154,11 @@ class Application:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._service.close()
         await self._repository.close()
         await self._log.close()
         await self._page.close()
+        self._console.close()
         if self._tracing:
             await self._tracing.stop()
         self._executor.shutdown(cancel_futures=True)

@@ -109,6 +109,11 @@ class Batcher(Generic[Job, Result]):
         """Whether what is submitted now has to wait for longer than a turn of the loop."""
         return self._running > 0 or self._max_delay_s > 0 or self._inline_rows == 0
 
+    @property
+    def run(self) -> Callable[[Sequence[Job]], Sequence[Result | RequestError]]:
+        """What answers jobs."""
+        return self._run
+
     def submit(self, job: Job, rows: int, deadline: float | None) -> "asyncio.Future[Ran[Result]]":
         """Queue one job; cancel what is returned, and it is not run.
 

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from driftwheel.contracts import Signature
+from driftwheel.contracts import Arm, Signature
 from driftwheel.errors import UnavailableError
-from driftwheel.log_layout import feedback_folder, predictions_folder
+from driftwheel.log_layout import feedback_folder, predictions_folder, shadow_log
 from driftwheel.predictions import FEEDBACK_SCHEMA, INPUT_PREFIX, OUTPUT_PREFIX, ROWS, request_schema
 from driftwheel.serving_settings import LogSettings
 from monitoring.metrics import ServingMetrics
@@ -71,7 +71,7 @@ class PredictionLog:
         self._now_us = now_us
         self.before_flush: Callable[[], None] = lambda: None
         """Called at each flush: what has been gathered is to be added now."""
-        self._tables: dict[tuple[str, int], _Table] = {}
+        self._tables: dict[tuple[str, int, bool], _Table] = {}
         self._pending_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
         # Somebody waits for feedback to be on disk, and must not wait for a segment of predictions to be sealed.
@@ -121,11 +121,12 @@ class PredictionLog:
             series.give_back(gathered)
             return
         self._pending_bytes += size
-        table = self._tables.get((series.model, series.version))
+        key = (series.model, series.version, series.arm is Arm.SHADOW)
+        table = self._tables.get(key)
         if table is None:
-            folder = predictions_folder(self._folder, series.model, series.version)
-            table = _Table(self._writer(folder), series.signature, [])
-            self._tables[(series.model, series.version)] = table
+            root = shadow_log(self._folder) if series.arm is Arm.SHADOW else self._folder
+            folder = predictions_folder(root, series.model, series.version)
+            table = self._tables[key] = _Table(self._writer(folder), series.signature, [])
         table.pending.append((series, gathered))
         if self._write is None or self._write.done():
             self._write = asyncio.ensure_future(self._write_pending())
@@ -133,8 +134,9 @@ class PredictionLog:
     async def forget(self, model: str, version: int) -> None:
         """Write and finish what there is of a version that has been retired."""
         await self.flush()
-        if (table := self._tables.pop((model, version), None)) is not None:
-            await self._guarded(self._thread, table.writer.finish)
+        for in_shadow in (False, True):
+            if (table := self._tables.pop((model, version, in_shadow), None)) is not None:
+                await self._guarded(self._thread, table.writer.finish)
 
     async def accept(self, feedback: Sequence[Feedback]) -> None:
         """Return once the labels are on disk.
@@ -182,7 +184,7 @@ class PredictionLog:
             while taken := [(key, table, table.pending) for key, table in self._tables.items() if table.pending]:
                 for _, table, _ in taken:
                     table.pending = []
-                for (model, _), table, pending in taken:
+                for (model, *_), table, pending in taken:
                     written = await self._guarded(self._thread, _write, table, pending)
                     counter = self._metrics.logged_rows if written else self._metrics.dropped_rows
                     for series, gathered in pending:

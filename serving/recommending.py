@@ -135,7 +135,7 @@ def _recorded(
     answers: dict[int, RecommendAnswer] = {}
     running = {arm: Running(party.loaded, arm, call.protocol, "recommend", started) for arm in set(party.arms)}
     for position, arm, recommendation in zip(party.positions, party.arms, ran.result, strict=True):
-        inputs, outputs = _as_rows(party.loaded, call.questions[position].user, recommendation)
+        inputs, outputs = as_rows(party.loaded, call.questions[position].user, recommendation)
         # An empty list is a row too, without item and score: the canary judge must see it.
         rows = max(1, len(recommendation.items))
         prediction_id = recorder.answered(running[arm], inputs, outputs, rows, ran.queued_s)
@@ -155,7 +155,7 @@ def _cancelled(call: RecommendCall, parties: Sequence[Party], recorder: Recorder
         recorder.cancelled(Running(party.loaded, party.arms[0], call.protocol, "recommend", started))
 
 
-def _as_rows(loaded: LoadedVersion, user: Id, recommendation: Recommendation) -> tuple[Columns, Columns]:
+def as_rows(loaded: LoadedVersion, user: Id, recommendation: Recommendation) -> tuple[Columns, Columns]:
     """A recommendation as rows of the scoring signature: one for each item, in rank order."""
     signature = loaded.signature
     if not recommendation.items:

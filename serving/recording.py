@@ -144,17 +144,23 @@ class Recorder:
         """A string that no other call returns."""
         return self._new_token()
 
-    def answered(self, running: Running, inputs: Columns, outputs: Columns, rows: int, queued_s: float = 0.0) -> str:
-        """Record an answer; its prediction id, which feedback will name."""
-        return self._record(running, OK_CODE, inputs, outputs, rows, queued_s)
+    def answered(
+        self, running: Running, inputs: Columns, outputs: Columns, rows: int, queued_s: float = 0.0, *, twin: str = ""
+    ) -> str:
+        """Record an answer; its prediction id, which feedback will name.
 
-    def failed(self, running: Running, error: RequestError, inputs: Columns, rows: int) -> None:
-        """Record what a version could not answer."""
+        Args:
+            twin: The id of the request that this was a copy of, which it is recorded under.
+        """
+        return self._record(running, OK_CODE, inputs, outputs, rows, queued_s, twin)
+
+    def failed(self, running: Running, error: RequestError, inputs: Columns, rows: int, *, twin: str = "") -> None:
+        """Record what a version could not answer. ``twin`` as in ``answered``."""
         if isinstance(error, OverloadedError):
             self._metrics.shed.labels(running.loaded.name).inc()
         elif isinstance(error, DeadlineExceededError):
             self._metrics.expired.labels(running.loaded.name).inc()
-        self._record(running, code_of(error), inputs, None, rows, 0.0)
+        self._record(running, code_of(error), inputs, None, rows, 0.0, twin)
 
     def cancelled(self, running: Running) -> None:
         """Count a request whose caller left."""
@@ -165,7 +171,14 @@ class Recorder:
         self._metrics.requests.labels(model, "none", "none", protocol, code.name).inc()
 
     def _record(
-        self, running: Running, code: Code, inputs: Columns, outputs: Columns | None, rows: int, queued_s: float
+        self,
+        running: Running,
+        code: Code,
+        inputs: Columns,
+        outputs: Columns | None,
+        rows: int,
+        queued_s: float,
+        twin: str,
     ) -> str:
         loaded = running.loaded
         key = (loaded.name, loaded.version, running.arm, running.protocol, running.kind, code.name)
@@ -174,7 +187,7 @@ class Recorder:
             series = self._series[key] = Series(
                 *key[:2], loaded.signature, *key[2:], prefix=f"{loaded.name}.{loaded.version}."
             )
-        prediction_id = series.prefix + self._new_token()
+        prediction_id = twin or series.prefix + self._new_token()
         if self._sample >= 1.0 or self._chance() < self._sample:
             gathered, total_s = series.gathered, self._clock() - running.started
             gathered.append(prediction_id, self._now_us(), total_s, queued_s, rows, inputs, outputs)

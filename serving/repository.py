@@ -77,7 +77,7 @@ class ModelRepository:
         forget_after_s: float = FORGET_AFTER_S,
     ) -> None:
         self._settings = settings
-        self._metrics = metrics
+        self.metrics = metrics
         self._runs_of = runs_of
         self._executor = executor
         self._clock = clock
@@ -111,6 +111,10 @@ class ModelRepository:
             known = ", ".join(sorted(self._served)) or "none"
             raise NotFoundError(f"no model {name!r}; served: {known}")
         return served
+
+    def served(self, name: str) -> ServedModel | None:
+        """As ``model``; None where it does not answer any more."""
+        return self._served.get(name)
 
     def models(self) -> list[ServedModel]:
         """The snapshot of every model that can answer, by name."""
@@ -331,7 +335,7 @@ class ModelRepository:
         self._failures[name] = failure
         self._unloaded.pop(name, None)
         if before is None or (before.rollout, before.reasons) != (failure.rollout, failure.reasons):
-            self._metrics.load_failures.labels(name).inc()
+            self.metrics.load_failures.labels(name).inc()
             _log.error("rollout.refused", model=name, reason=str(failure), still_serving=name in self._served)
 
     async def _loaded(self, name: str, version: int) -> LoadedVersion:
@@ -364,15 +368,15 @@ class ModelRepository:
             if served is None:
                 continue
             for version, arm in served.arms().items():
-                self._metrics.loaded.labels(name, str(version), arm).set(value)
-            self._metrics.candidate_weight.labels(name).set(served.rollout.weight * value)
+                self.metrics.loaded.labels(name, str(version), arm).set(value)
+            self.metrics.candidate_weight.labels(name).set(served.rollout.weight * value)
         for version, loaded in (after.versions if after else {}).items():
             if before is None or version not in before.versions:
                 self._describe(name, loaded)
 
     def _describe(self, name: str, loaded: LoadedVersion) -> None:
         manifest, batcher = loaded.bundle.manifest, weakref.ref(loaded.batcher)
-        self._metrics.model.labels(name, str(loaded.version)).info(
+        self.metrics.model.labels(name, str(loaded.version)).info(
             {"task": manifest.task, "platform": loaded.backend.platform, "run": manifest.training.run_id}
         )
 
@@ -380,7 +384,7 @@ class ModelRepository:
             # A gauge must not keep a retired version alive.
             return one.queued_rows if (one := batcher()) is not None else 0.0
 
-        self._metrics.queued_rows.labels(name, str(loaded.version)).set_function(queued)
+        self.metrics.queued_rows.labels(name, str(loaded.version)).set_function(queued)
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,7 @@ from serving.recommending import RecommendAnswer, RecommendCall, answered, parti
 from serving.recording import Recorder, Running
 from serving.repository import ModelRepository, ServedModel
 from serving.scoring import Outputs
+from serving.shadow import Shadow
 
 _log = structlog.get_logger()
 
@@ -87,7 +88,12 @@ class InferenceService:
         self.settings = settings
         self._log = log
         self._recorder = recorder
+        self._shadow = Shadow(recorder, repository.metrics)
         self.draining = False
+
+    async def close(self) -> None:
+        """Let go of copies that wait."""
+        await self._shadow.close()
 
     @property
     def ready(self) -> bool:
@@ -120,6 +126,10 @@ class InferenceService:
             self._recorder.failed(running, fault, inputs, rows)
             raise fault from error
         prediction_id = self._recorder.answered(running, inputs, ran.result, rows, ran.queued_s)
+        if arm is Arm.CONTROL and (served := self.repository.served(call.model)) and served.rollout.shadow:
+            # In the loop's next turn, when the caller has been answered.
+            copy, loop = self._shadow.copy, asyncio.get_running_loop()
+            loop.call_soon(copy, served, prediction_id, call.protocol, inputs, rows, ran.result)
         return Answer(loaded, arm, prediction_id, ran.result, rows, ran.queued_s, ran.run_s)
 
     def _resolve(self, call: InferCall, now: float) -> tuple[Columns, int, LoadedVersion, Arm]:
@@ -154,11 +164,16 @@ class InferenceService:
         """
         started = time.monotonic()
         try:
-            parties = parties_of(call, self.model_for("rating", call.model), self.settings, started)
+            served = self.model_for("rating", call.model)
+            parties = parties_of(call, served, self.settings, started)
         except RequestError as error:
             self._refused(error, call.model or "unknown", call.protocol)
             raise
-        return await answered(call, parties, self._recorder, started)
+        answers = await answered(call, parties, self._recorder, started)
+        if served.rollout.shadow:
+            copy, loop = self._shadow.copy_recommendations, asyncio.get_running_loop()
+            loop.call_soon(copy, served, call.questions, answers, call.protocol)
+        return answers
 
     def model_for(self, task: Task, name: str | None) -> ServedModel:
         """The model of a task: the one named, or the only one there is.

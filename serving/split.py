@@ -10,13 +10,16 @@ class Split:
     """The split of one rollout.
 
     A key's position in [0, 1) is a salted hash of it. The candidate has the positions from 0 up to its weight, so raising
-    the weight only adds keys to it; control has as many from 1 down, and stable what lies between.
+    the weight only adds keys to it; control has as many from 1 down, and stable what lies between. While the candidate has no
+    traffic, and answers copies of control's requests, control has as many as the rollout's shadow says.
     """
 
     def __init__(self, rollout: Rollout) -> None:
         self._hash = blake2b(rollout.salt.encode(), digest_size=8)
         self._candidate_below = rollout.weight if rollout.candidate is not None else 0.0
-        self._control_from = max(1.0 - self._candidate_below, self._candidate_below)
+        compared = self._candidate_below or (rollout.shadow if rollout.candidate is not None else 0.0)
+        self._control_from = max(1.0 - compared, self._candidate_below)
+        self._is_whole = compared == 0.0
 
     def position(self, key: bytes) -> float:
         """Where a key lies in [0, 1)."""
@@ -27,7 +30,7 @@ class Split:
 
     def arm(self, key: bytes) -> Arm:
         """The arm that answers a key."""
-        if self._candidate_below == 0.0:
+        if self._is_whole:
             return Arm.STABLE
         position = self.position(key)
         if position < self._candidate_below:

@@ -41,6 +41,8 @@ class Role(StrEnum):
 
     INFER = "infer"
     FEEDBACK = "feedback"
+    RETRAIN = "retrain"
+    CONSOLE = "console"
     ADMIN = "admin"
 
 

@@ -14,10 +14,14 @@ for name in [name for name in os.environ if name.startswith("DRIFTWHEEL_")]:
 
 LONGEST = (
     "test_wheel.py",
+    "test_monitoring_stack.py",
     "test_repository.py",
     "test_serving_alone.py",
     "test_launch.py",
     "test_nodes.py",
+    "test_trainjob.py",
+    "test_pods.py",
+    "test_mlflow.py",
     "test_ranks.py",
     "test_export.py",
 )

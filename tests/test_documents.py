@@ -5,10 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
-from click import Command, Context, Group
 
-from driftwheel.cli import app
+from tests.command_lines import parsed
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,13 +25,12 @@ def command_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_line_parses(line: str) -> None:
-    command: Command = typer.main.get_command(app)
-    context, words = None, shlex.split(line)[1:]
-    while isinstance(command, Group):
-        position = next(n for n, word in enumerate(words) if word in command.commands)
-        context = Context(command, info_name=words[position], parent=context)
-        command, words = command.commands[words[position]], words[position + 1 :]
-    command.make_context(command.name, words, parent=context)
+    parsed(shlex.split(line)[1:])
+
+
+def test_a_line_with_a_flag_that_is_not_there_does_not_parse() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        parsed(["drift", "run", "mf", "--no-such-flag"])
 
 
 def test_make_targets_in_documents_exist() -> None:

@@ -1,11 +1,13 @@
 """``driftwheel canary``: release a version step by step."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from driftwheel.commands.canary_history import explain, history
 from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from monitoring.canary.judge import Verdict
 
 app = typer.Typer(help="Release a version step by step: split, judge, promote or abort.", no_args_is_help=True)
+app.command()(history)
+app.command()(explain)
 
 Version = Annotated[int, typer.Argument(help="The exported version.")]
 VERDICT_CODES = {"PROMOTE": 0, "STEP": 0, "HOLD": 10, "ABORT": 11}
@@ -24,13 +28,27 @@ def start(
     model: ModelName,
     version: Version,
     *,
-    steps: Annotated[str, typer.Option(help="Shares of traffic, with commas.")] = "0.01,0.05,0.25,0.5,1",
+    steps: Annotated[
+        str | None, typer.Option(help="Shares of traffic, with commas; 0 is shadow. Default: 0,0.01,0.05,0.25,0.5,1.")
+    ] = None,
+    shadow: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of traffic copied in shadow. Default: 0.1 if steps begin with 0."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A TOML file with steps and shadow; the options go before it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a version on trial at the first step."""
+    """Put a version on trial at the first step: in shadow, where it answers copies of requests and no caller."""
+    from driftwheel.wheel.release_plan import Plan, read_plan
     from driftwheel.wheel.releases import parse_steps, start_trial
 
-    _show(start_trial(resolved(ctx), model, version, steps=parse_steps(steps), by="canary start"), as_json=as_json)
+    planned = read_plan(plan) if plan else Plan()
+    shares = planned.steps if steps is None else parse_steps(steps)
+    copied = planned.shadow if shadow is None else shadow
+    settings = resolved(ctx)
+    _show(start_trial(settings, model, version, steps=shares, shadow=copied, by="canary start"), as_json=as_json)
 
 
 @app.command()
@@ -137,7 +155,8 @@ def _show(rollout: "Rollout", *, as_json: bool) -> None:
     trial = "no candidate"
     if rollout.candidate is not None:
         step = f"step {rollout.step + 1} of {len(rollout.steps)}"
-        trial = f"version {rollout.candidate} {rollout.state} at {rollout.weight:.2%} ({step})"
+        share = f"{rollout.weight:.2%}" if rollout.weight else f"0 %, in shadow of {rollout.shadow:.2%}"
+        trial = f"version {rollout.candidate} {rollout.state} at {share} ({step})"
     ANSWER.print(f"{rollout.model}: version {rollout.stable} in service; {trial}", highlight=False)
 
 

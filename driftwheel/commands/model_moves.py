@@ -27,7 +27,9 @@ def promote(
     version: VersionName = "challenger",
     *,
     to: Annotated[Role, typer.Option(help="champion: in service at once; challenger: on trial.")] = Role.CHAMPION,
-    steps: Annotated[str, typer.Option(help="A challenger's shares of traffic, with commas.")] = "0.01,0.05,0.25,0.5,1",
+    steps: Annotated[
+        str, typer.Option(help="A challenger's shares of traffic, with commas.")
+    ] = "0,0.01,0.05,0.25,0.5,1",
     force: Annotated[bool, typer.Option("--force", help="Without asking the gate; the ledger says so.")] = False,
     reason: Reason = "",
     as_json: Json = False,

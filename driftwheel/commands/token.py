@@ -26,7 +26,8 @@ def new(
     ctx: typer.Context,
     *,
     role: Annotated[
-        list[str], typer.Option(help="infer, feedback or admin (which may do all); give it twice for two.")
+        list[str],
+        typer.Option(help="infer, feedback, retrain, console or admin (which may do all); give it twice for two."),
     ],
     name: Annotated[str, typer.Option(help="Whose token it is.")],
     as_json: Json = False,

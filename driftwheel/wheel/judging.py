@@ -8,7 +8,7 @@ from driftwheel.rollout import Rollout, abort, advance, promote, read_rollout
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.lifecycle import sync_aliases
-from monitoring.canary.evidence import collect_evidence
+from monitoring.canary.collecting import collect_evidence
 from monitoring.canary.judge import Verdict, judge, record
 from monitoring.ledger import Ledger
 
@@ -31,7 +31,7 @@ def look(settings: Settings, model: str, *, act: bool = True) -> tuple[Verdict, 
             f"model {model!r} has no candidate to judge", hint=f"driftwheel canary start {model} VERSION"
         )
     manifest = read_manifest(bundle_folder(settings.models, model, rollout.candidate))
-    evidence = collect_evidence(settings.prediction_log, rollout, manifest.signature, manifest.task)
+    evidence = collect_evidence(settings.prediction_log, rollout, manifest.signature, manifest.task, until=now())
     verdict = judge(evidence, rollout, settings.judge)
     if not act:
         return verdict, rollout

@@ -10,7 +10,7 @@ import structlog
 from driftwheel.bundle import Bundle, bundle_folder, read_bundle, read_manifest
 from driftwheel.contracts import Signature, incompatibility
 from driftwheel.errors import DataError, NotFoundError, RolloutError
-from driftwheel.rollout import Rollout, read_rollout, serve_stable, start_candidate
+from driftwheel.rollout import DEFAULT_STEPS, Rollout, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings
 from driftwheel.wheel.archive import archived_versions
 from driftwheel.wheel.clock import now
@@ -274,8 +274,8 @@ def enter(
         entry: Entry = "in service"
     else:
         check_compatible(settings, made.bundle)
-        plan = {} if steps is None else {"steps": steps}
-        rollout = start_candidate(settings.rollouts, made.name, made.version, by=by, now=now(), **plan)
+        plan = DEFAULT_STEPS if steps is None else steps
+        rollout = start_candidate(settings.rollouts, made.name, made.version, steps=plan, by=by, now=now())
         entry = "on trial"
     Ledger(settings.ledger).append(
         "rollout", made.name, at=now(), summary=f"version {made.version} {entry} (by {by})", payload=asdict(rollout)

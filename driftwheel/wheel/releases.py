@@ -30,7 +30,9 @@ def parse_steps(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def start_trial(settings: Settings, model: str, version: int, *, steps: tuple[float, ...], by: str) -> Rollout:
+def start_trial(
+    settings: Settings, model: str, version: int, *, steps: tuple[float, ...], by: str, shadow: float | None = None
+) -> Rollout:
     """Put a version on trial, after its bundle has been checked.
 
     Raises:
@@ -42,7 +44,7 @@ def start_trial(settings: Settings, model: str, version: int, *, steps: tuple[fl
     refuse_archived(settings, model, version)
     candidate = read_bundle(settings.models, model, version)
     check_compatible(settings, candidate)
-    changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, by=by, now=now())
+    changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, shadow=shadow, by=by, now=now())
     return _recorded(settings, changed, by=by)
 
 

@@ -12,7 +12,7 @@ from driftwheel.wheel.parameters import champion_config
 from driftwheel.wheel.progress import Reporter
 from driftwheel.wheel.sources import Sources
 from monitoring.ledger import Ledger
-from monitoring.retrain import RetrainVerdict, lease, may_retrain
+from monitoring.retrain import RetrainVerdict, Trigger, lease, may_retrain, may_start
 
 if TYPE_CHECKING:
     from monitoring.drift.decision import DriftDecision
@@ -31,6 +31,8 @@ class RetrainOutcome:
     """What came of a retrain. ``made`` is None where the data to date is what the version in service was trained on."""
 
     outcome: str
+    result: str
+    """One of a few words that metrics count by: on trial, refused, in service, archived, nothing new, failed."""
     made: NewVersion | None = None
 
 
@@ -42,6 +44,18 @@ def permission(settings: Settings, model: str, decision: "DriftDecision") -> Ret
     return may_retrain(history, now=now(), settings=settings.retrain, decision=decision, candidate_in_flight=in_flight)
 
 
+def permission_for_alert(settings: Settings, model: str, reason: str) -> RetrainVerdict:
+    """Whether an alert may start a retrain of a model now: as a drift decision may, and never after one on broken data."""
+    ledger = Ledger(settings.ledger)
+    for newest in ledger.latest(model, "drift"):
+        if newest.payload["decision"]["schema_broken"]:
+            return RetrainVerdict(allowed=False, reason=f"blocked by {newest.summary}")
+    rollout = current_rollout(settings, model)
+    in_flight = rollout is not None and rollout.candidate is not None
+    history = ledger.entries(model, "retrain")
+    return may_start(history, now=now(), settings=settings.retrain, reason=reason, candidate_in_flight=in_flight)
+
+
 def retrain(
     settings: Settings,
     sources: Sources,
@@ -49,6 +63,7 @@ def retrain(
     reporter: Reporter,
     *,
     reason: str,
+    trigger: Trigger = "by hand",
     until: str | None,
     steps: tuple[float, ...] | None = None,
     estimator: str | None = None,
@@ -57,6 +72,8 @@ def retrain(
     enters as a candidate.
 
     Args:
+        reason: Why, for people.
+        trigger: What set it off, for metrics.
         estimator: What learns; what made the champion, with its parameters, unless given.
 
     Raises:
@@ -73,15 +90,15 @@ def retrain(
     with lease(settings.runtime / f"retrain-{model}.lock"):
         started = now()
         # Written first, so that one that is killed again and again counts against the daily cap.
-        Ledger(settings.ledger).append(
-            "retrain", model, at=started, summary=f"started ({reason})", payload={"event": "started", "reason": reason}
-        )
+        opened = {"event": "started", "reason": reason, "trigger": trigger}
+        Ledger(settings.ledger).append("retrain", model, at=started, summary=f"started ({reason})", payload=opened)
         try:
             result = _retrain(settings, sources, model, reporter, until=until, steps=steps, estimator=estimator)
         except DriftwheelError as error:
-            _record(settings, model, started, reason, RetrainOutcome(outcome=f"failed: {error.message}"))
+            failed = RetrainOutcome(outcome=f"failed: {error.message}", result="failed")
+            _record(settings, model, started, reason, trigger, failed)
             raise
-        _record(settings, model, started, reason, result)
+        _record(settings, model, started, reason, trigger, result)
     return result
 
 
@@ -117,16 +134,20 @@ def _retrain(
     made = make_version(settings, model, dataset, reporter, estimator=estimator, base=base)
     entry, _ = enter(settings, made, by="retrain", steps=steps)
     if entry == "known":
-        return RetrainOutcome(outcome=f"nothing new to learn since version {made.version}")
-    return RetrainOutcome(outcome=f"made version {made.version}: {_ENTRIES[entry]}", made=made)
+        return RetrainOutcome(outcome=f"nothing new to learn since version {made.version}", result="nothing new")
+    return RetrainOutcome(outcome=f"made version {made.version}: {_ENTRIES[entry]}", result=entry, made=made)
 
 
-def _record(settings: Settings, model: str, started: str, reason: str, result: RetrainOutcome) -> None:
+def _record(
+    settings: Settings, model: str, started: str, reason: str, trigger: Trigger, result: RetrainOutcome
+) -> None:
     payload = {
         "event": "finished",
         "started_at": started,
         "reason": reason,
+        "trigger": trigger,
         "outcome": result.outcome,
+        "result": result.result,
         "version": result.made.version if result.made else None,
         "metrics": result.made.metrics if result.made else None,
         "champion_metrics": result.made.champion_metrics if result.made else None,

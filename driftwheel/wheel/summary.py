@@ -52,6 +52,7 @@ def _print_where_to_look(console: Console, settings: Settings, report: TurnRepor
     places: list[tuple[str, object]] = []
     if serving_on:
         places.append(("server", f"{report.address.url}  (gRPC and HTTP on one port; /metrics, /v2, /v1)"))
+        places.append(("console", f"{report.address.url}/console"))
         for user in [model.known_user for model in report.models if model.known_user is not None]:
             body = json.dumps({"user_id": user, "k": 5})
             places.append(("ask it", f"curl {report.address.url}/v1/recommend -d {shlex.quote(body)}"))

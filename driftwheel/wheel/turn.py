@@ -213,7 +213,14 @@ class Turn:
             return
         reason = f"drift job: {report.drift}"
         outcome = retrain(
-            self._settings, self._sources, report.model, self._reporter, reason=reason, until=cut, steps=STEPS
+            self._settings,
+            self._sources,
+            report.model,
+            self._reporter,
+            reason=reason,
+            trigger="drift",
+            until=cut,
+            steps=STEPS,
         )
         report.retrain = outcome.outcome
 

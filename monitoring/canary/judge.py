@@ -7,8 +7,11 @@ import msgspec
 
 from driftwheel.rollout import Rollout
 from driftwheel.settings import JudgeSettings
-from monitoring.canary.checks import Check, guards, named, soft_checks
+from monitoring.canary.check import Check, named
+from monitoring.canary.checks import soft_checks
 from monitoring.canary.evidence import Evidence
+from monitoring.canary.guards import guards
+from monitoring.segments import moment
 
 Decision = Literal["HOLD", "STEP", "PROMOTE", "ABORT"]
 
@@ -41,7 +44,10 @@ def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verd
     ABORT: a hard guard is broken, or a test shows that the candidate is worse than its margin allows. Only what both arms
     answered side by side is tested, so over the whole rollout, however often one looks, a candidate within all margins
     that answers with numbers is aborted with a chance of ``settings.alpha`` at most (for quality asymptotically). At
+    weight 0 the candidate only answers copies, and what both versions made of the same requests is all there is to test. At
     weight 1, where there is no control, only the guards see what is new, and their margin is wide.
+
+    ABORT too where the trial has gone on for more than ``settings.max_days``: what was never shown to be good has no claim.
 
     HOLD: below the minimum sample of either arm, or of this step; paused; or, at the last step that has a control, labels
     have begun to come and are too few to judge. At weight 1 control is waited for no more, for it cannot come. PROMOTE:
@@ -52,6 +58,8 @@ def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verd
     checks = (*guards(evidence, settings), *soft_checks(evidence, settings))
     if broken := [check for check in checks if check.outcome == "worse"]:
         return _verdict("ABORT", rollout, [f"{check.name}: {check.detail}" for check in broken], checks)
+    if (days := _days(evidence)) > settings.max_days > 0:
+        return _verdict("ABORT", rollout, [f"duration: {days:.1f} days, at most {settings.max_days:g}"], checks)
     if waits := _waits(evidence, rollout, settings, checks):
         return _verdict("HOLD", rollout, waits, checks)
     passed = ["; ".join(f"{check.name} {check.outcome}" for check in checks if check.needed is not None)]
@@ -59,9 +67,17 @@ def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verd
     return _verdict("PROMOTE" if last else "STEP", rollout, passed, checks)
 
 
+def _days(evidence: Evidence) -> float:
+    """How long the trial has gone on; 0 where the time of the look was not given."""
+    if not evidence.since or evidence.until is None:
+        return 0.0
+    return (moment(evidence.until) - moment(evidence.since)).total_seconds() / 86_400
+
+
 def _waits(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, checks: tuple[Check, ...]) -> list[str]:
     """Why the candidate cannot go on yet."""
-    control, fresh, needed = evidence.control, evidence.candidate_overall.fresh_requests, settings.min_requests
+    control = evidence.control_overall if rollout.weight == 0 else evidence.control
+    fresh, needed = evidence.candidate_overall.fresh_requests, settings.min_requests
     waits: list[str] = []
     if rollout.weight < 1 and control.requests < needed:
         waits.append(f"control has {control.requests} of the {needed} requests needed")

@@ -27,7 +27,7 @@ from serving.transports.routing import (
     requested_path,
 )
 
-__all__ = ["JSON", "PROTOCOL", "Doc", "HttpTransport", "Request", "Response", "Route", "json_response"]
+__all__ = ["JSON", "PROTOCOL", "Doc", "HttpTransport", "Request", "Response", "Route", "encoded", "json_response"]
 
 _log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class HttpTransport:
             response = await self._respond(scope, receive)
         except ClientGoneError:
             return
-        body, encoding = _encoded(response, header(scope, b"accept-encoding"))
+        body, encoding = encoded(response, header(scope, b"accept-encoding"))
         described = [(b"content-type", response.content_type), (b"content-length", str(len(body)).encode())]
         headers = [
             *(described if response.status != 204 else ()),
@@ -134,9 +134,9 @@ def _refuse_other_sites(scope: Scope) -> None:
         raise PermissionDeniedError("requests from pages of other sites are refused")
 
 
-def _encoded(response: Response, accept: bytes) -> tuple[bytes, Headers]:
+def encoded(response: Response, accept: bytes) -> tuple[bytes, Headers]:
     """The body as it is sent, and the headers that say how."""
-    if len(response.body) < SMALLEST_COMPRESSED:
+    if response.encoded or len(response.body) < SMALLEST_COMPRESSED:
         return response.body, []
     vary = (b"vary", b"accept-encoding")
     if (encoding := accepted_encoding(accept)) is None:

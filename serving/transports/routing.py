@@ -111,6 +111,8 @@ class Response:
     status: int = 200
     content_type: bytes = JSON
     headers: Headers = field(default_factory=list[tuple[bytes, bytes]])
+    encoded: bool = False
+    """Whether ``body`` is as it is to be sent, and ``headers`` say how: large answers are compressed beside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
         run("new", "--role", "infer", "--name", "alice")
     with pytest.raises(ConfigurationError, match="letters, digits"):
         run("new", "--role", "infer", "--name", "a.b]")
-    with pytest.raises(ConfigurationError, match="one of infer, feedback, admin"):
+    with pytest.raises(ConfigurationError, match="one of infer, feedback, retrain, console, admin"):
         run("new", "--role", "boss", "--name", "bob")
     run("revoke", "alice")
     assert read_tokens(tmp_path / "tokens.toml") == {}

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from driftwheel.cli import app
 from driftwheel.errors import ConfigurationError
 from driftwheel.settings import Settings, TrainingSettings, TuningSettings
 from driftwheel.wheel.lifecycle import enter, make_version
@@ -95,3 +97,10 @@ def test_an_estimator_that_is_asked_for_has_its_own_parameters(world: World, tmp
     made = make_version(settings, "churn", dataset, SILENT, estimator="boosting")
     assert config_from("churn", world.version(made.version, tmp_path).config) == BoostingConfig()
     assert made.tuned is None
+
+
+def test_what_sets_a_retrain_off_is_one_of_a_few(tmp_path: Path):
+    with pytest.raises(
+        ConfigurationError, match="--trigger must be one of by hand, drift, alert, schedule, got 'whim'"
+    ):
+        CliRunner().invoke(app, ["--home", str(tmp_path), "retrain", "mf", "--trigger", "whim"], catch_exceptions=False)

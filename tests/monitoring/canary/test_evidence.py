@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from driftwheel.errors import DataError
+from monitoring.canary.collecting import collect_evidence
 from monitoring.canary.evidence import (
     LATENCY_BOUNDS_US,
     ArmEvidence,
-    collect_evidence,
     count_latencies,
     decode_evidence,
     encode_evidence,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitoring.canary.evidence import LATENCY_BOUNDS_US
-from monitoring.canary.sequential import log_e_errors, log_e_latency, log_e_mean
+from monitoring.canary.sequential import log_e_errors, log_e_latency, log_e_mean, log_e_more_errors
 
 ALPHA = 0.01
 NEEDED = np.log(3 / ALPHA)
@@ -42,8 +42,27 @@ def test_clearly_more_errors_are_caught(control_rate, rate):
     assert ever.mean() >= 0.99
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.01, 0.2])
+@pytest.mark.parametrize("smaller", [1, 4])
+def test_equal_rates_hardly_ever_look_like_more_errors(rate, smaller):
+    """Also where control has a quarter of the candidate's requests."""
+    rng = np.random.default_rng(10)
+    n = 200 * np.arange(1, LOOKS + 1)[:, None]
+    control, candidate = (rng.binomial(per, rate, (LOOKS, 4000)).cumsum(axis=0) for per in (200 // smaller, 200))
+    ever = (log_e_more_errors(n // smaller, control, n, candidate) >= NEEDED).any(axis=0)
+    assert ever.mean() <= ALPHA / 3 + 3 * np.sqrt(ALPHA / 3 / 4000)
+
+
+@pytest.mark.parametrize(("control_rate", "rate"), [(0.001, 0.006), (0.01, 0.02), (0.0, 0.004)])
+def test_more_errors_are_told_from_the_errors_alone(control_rate, rate):
+    rng = np.random.default_rng(11)
+    n, control, candidate = error_streams(rng, 1000, control_rate, rate, 400)
+    assert (log_e_more_errors(n, control, n, candidate) >= NEEDED).any(axis=0).mean() >= 0.99
+
+
 def test_errors_on_nothing_are_no_evidence():
     assert log_e_errors(0, 0, 0, 0, margin=0.0) == pytest.approx(0.0)
+    assert log_e_more_errors(0, 0, 0, 0) == pytest.approx(0.0)
 
 
 def latency_streams(rng, runs, slower, per_look, looks):
@@ -78,6 +97,11 @@ def test_a_latency_at_the_margin_hardly_ever_aborts():
 
 def test_a_latency_far_above_the_margin_is_caught():
     assert ever_slow(np.random.default_rng(6), 200, slower=2.5, margin=0.5) >= 0.99
+
+
+def test_a_latency_beyond_all_of_controls_is_caught_at_the_minimum_sample():
+    """All of the candidate's requests lie in control's tail, so that control's share must say where that is."""
+    assert ever_slow(np.random.default_rng(12), 200, slower=6.0, margin=0.05, per_look=200, looks=1) == 1.0
 
 
 def test_the_latency_floor_forgives_what_nobody_feels():

@@ -1,0 +1,82 @@
+"""``driftwheel canary history`` and ``explain``: what became of releases, and why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
+
+if TYPE_CHECKING:
+    from driftwheel.wheel.explaining import Explained
+
+_BAR = 30
+"""Characters of a bar that reaches an abort."""
+
+
+def history(
+    ctx: typer.Context,
+    model: ModelName,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="The newest entries.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """What was done and judged about a model's releases, oldest first."""
+    from dataclasses import asdict
+
+    from driftwheel.wheel.explaining import history as entries_of
+
+    entries = entries_of(resolved(ctx), model, limit=limit)
+    if as_json:
+        answer_json([asdict(entry) for entry in entries])
+        return
+    table = Table("number", "at", "kind", "what")
+    for entry in entries:
+        table.add_row(str(entry.id), entry.at, entry.kind, entry.summary)
+    ANSWER.print(table)
+
+
+def explain(
+    ctx: typer.Context,
+    model: ModelName,
+    number: Annotated[int | None, typer.Argument(help="A verdict's number in the ledger. Default: the newest.")] = None,
+    *,
+    png: Annotated[Path | None, typer.Option(help="Draw the trial's evidence into this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a verdict's evidence again and show how near each test came to an abort. Ends with code 1 where today's judge
+    decides otherwise.
+    """
+    from dataclasses import asdict
+
+    from driftwheel.wheel.explaining import draw
+    from driftwheel.wheel.explaining import explain as looks_of
+
+    looks = looks_of(resolved(ctx), model, number)
+    if png is not None:
+        draw(png, model, looks)
+    same = looks[-1].verdict.decision == looks[-1].again.decision
+    if as_json:
+        answer_json({"same_decision": same, "looks": [asdict(look) for look in looks]})
+    else:
+        _show(looks[-1], len(looks), same=same)
+    raise typer.Exit(0 if same else 1)
+
+
+def _show(look: "Explained", looks: int, *, same: bool) -> None:
+    from driftwheel.wheel.explaining import strengths
+
+    today = "the same decision" if same else f"{look.again.decision} by today's judge"
+    PEOPLE.print(f"verdict {look.number}, look {looks} of its trial, {look.at}; {today}", highlight=False)
+    ANSWER.print(look.verdict.summary, highlight=False)
+    found = strengths(look.verdict)
+    table = Table("check", "outcome", "difference", "at least", "limit", "evidence (a full bar aborts)")
+    for check in look.verdict.checks:
+        share = found.get(check.name)
+        bar = "" if share is None else f"{'█' * round(min(share, 1.0) * _BAR):<{_BAR}} {share:.0%}"
+        numbers = [
+            f"{value:.4g}" if value is not None else "" for value in (check.difference, check.at_least, check.limit)
+        ]
+        table.add_row(check.name, check.outcome, *numbers, bar)
+    ANSWER.print(table)

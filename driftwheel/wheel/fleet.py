@@ -1,0 +1,224 @@
+"""Many servers of one home: a store between the home that trains and decides, and the homes that only serve.
+
+::
+
+    <store>/models/<name>/<version>/...    bundles, as in a home; each manifest is written last
+    <store>/rollouts/<name>.json           what serves
+    <store>/log/predictions/..., feedback  sealed segments of the servers' logs, each until the publisher has fetched it
+
+The home that decides publishes, the serving homes follow. A store is a folder or an object store (fsspec), without locks:
+each name in it has one writer, and what is not whole yet is not named by anything that a reader begins with.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from driftwheel.bundle import MANIFEST, bundle_folder, read_bundle, read_manifest
+from driftwheel.errors import BundleError, ConfigurationError, DriftwheelError, NotFoundError
+from driftwheel.files import TEMPORARY_PREFIX, published_folder, replaced, waiting_lock, write_atomically
+from driftwheel.log_layout import SEALED_SUFFIX
+from driftwheel.names import is_name
+from driftwheel.rollout import Rollout, decode_rollout, list_rollouts, read_rollout, rollout_path
+from driftwheel.settings import Settings
+from driftwheel.wheel.clock import now
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one look moved."""
+
+    bundles: tuple[str, ...]
+    """As ``mf 3``."""
+    rollouts: tuple[str, ...]
+    segments: int
+
+
+class Store:
+    """A folder or an object store.
+
+    Args:
+        url: A path, ``s3://bucket/prefix``, ``gs://bucket/prefix``, or whatever else fsspec knows.
+
+    Raises:
+        ConfigurationError: The URL's scheme is unknown, or needs a library that is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            from fsspec.core import url_to_fs
+
+            # Never from fsspec's memory of what was there: other hosts write, too.
+            self._files, root = url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            extra = _EXTRAS.get(url.partition("://")[0], "s3")
+            raise ConfigurationError(
+                f"the store {url} cannot be used: {error}", hint=f'pip install "driftwheel[{extra}]"'
+            ) from None
+        self._root = root.rstrip("/")
+
+    def has(self, name: str) -> bool:
+        return bool(self._files.exists(self._path(name)))
+
+    def under(self, folder: str) -> list[str]:
+        """Names relative to ``folder`` of all files under it, sorted; none where there is no such folder."""
+        top = self._path(folder)
+        return sorted(str(PurePosixPath(path).relative_to(top)) for path in self._files.find(top))
+
+    def read(self, name: str) -> bytes:
+        content: Any = self._files.cat_file(self._path(name))
+        return bytes(content)
+
+    def fetch(self, name: str, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        self._files.get_file(self._path(name), str(to))
+
+    def put(self, path: Path, name: str) -> None:
+        """Under its name at once: object stores do so by themselves, in folders a temporary name does it."""
+        target = self._path(name)
+        if "file" in self._files.protocol:
+            with replaced(Path(target)) as temporary:
+                shutil.copyfile(path, temporary)
+        else:
+            self._files.put_file(str(path), target)
+
+    def remove(self, name: str) -> None:
+        self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def publish(settings: Settings, store: Store) -> Moved:
+    """Put what the rollouts name into the store, then the rollouts; and fetch what the servers logged.
+
+    Raises:
+        BundleError: A bundle is damaged; nothing of its model is published.
+        RolloutError: A rollout file is damaged.
+    """
+    bundles, rollouts = list[str](), list[str]()
+    for name in list_rollouts(settings.rollouts):
+        rollout = read_rollout(settings.rollouts, name)
+        for version in _named(rollout):
+            if not store.has(f"models/{name}/{version}/{MANIFEST}"):
+                _put_bundle(settings, store, name, version)
+                bundles.append(f"{name} {version}")
+        local, there = rollout_path(settings.rollouts, name), f"rollouts/{name}.json"
+        if not store.has(there) or store.read(there) != local.read_bytes():
+            store.put(local, there)
+            rollouts.append(name)
+    return Moved(tuple(bundles), tuple(rollouts), _fetch_log(settings, store))
+
+
+def follow(settings: Settings, store: Store, *, host: str) -> Moved:
+    """Take what the store's rollouts name into this home, then the rollouts; and hand over what was logged.
+
+    Args:
+        host: Tells this server's log segments from those of the others.
+
+    Raises:
+        NotFoundError: Nothing has been published.
+        BundleError: What was fetched is damaged; what is here stays as it is.
+        RolloutError: A rollout is damaged.
+    """
+    bundles, rollouts = list[str](), list[str]()
+    names = [name.removesuffix(".json") for name in store.under("rollouts") if name.endswith(".json")]
+    if not any(map(is_name, names)):
+        raise NotFoundError(f"the store {store.url} has no rollout", hint="driftwheel fleet publish STORE")
+    for name in filter(is_name, names):
+        content = store.read(f"rollouts/{name}.json")
+        for version in _named(decode_rollout(content, source=Path(f"rollouts/{name}.json"))):
+            if not (bundle_folder(settings.models, name, version) / MANIFEST).exists():
+                _fetch_bundle(settings, store, name, version)
+                bundles.append(f"{name} {version}")
+        local = rollout_path(settings.rollouts, name)
+        with waiting_lock(local.with_suffix(".lock")):
+            if not local.exists() or local.read_bytes() != content:
+                write_atomically(local, content)
+                rollouts.append(name)
+    return Moved(tuple(bundles), tuple(rollouts), _hand_over_log(settings, store, host))
+
+
+def _named(rollout: Rollout) -> list[int]:
+    return [version for version in (rollout.stable, rollout.candidate) if version is not None]
+
+
+def _put_bundle(settings: Settings, store: Store, name: str, version: int) -> None:
+    bundle = read_bundle(settings.models, name, version)
+    for file in (*sorted(bundle.manifest.files), MANIFEST):
+        store.put(bundle.folder / file, f"models/{name}/{version}/{file}")
+
+
+def _fetch_bundle(settings: Settings, store: Store, name: str, version: int) -> None:
+    """Fetched beside the others, checked, and only then given its name."""
+    settings.models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.models, prefix=TEMPORARY_PREFIX) as staging:
+        folder, there = bundle_folder(Path(staging), name, version), f"models/{name}/{version}"
+        store.fetch(f"{there}/{MANIFEST}", folder / MANIFEST)
+        for file in read_manifest(folder).files:
+            if not (folder / file).resolve().is_relative_to(folder.resolve()):
+                raise BundleError(f"{store.url}/{there}/{MANIFEST} names {file!r}, which lies outside the bundle")
+            store.fetch(f"{there}/{file}", folder / file)
+        read_bundle(Path(staging), name, version)
+        with published_folder(bundle_folder(settings.models, name, version)) as temporary:
+            for entry in folder.iterdir():
+                entry.rename(temporary / entry.name)
+
+
+def _sealed(log: Path) -> Iterator[Path]:
+    for path in sorted(log.rglob(f"*{SEALED_SUFFIX}")):
+        if not path.name.startswith("."):
+            yield path
+
+
+def _hand_over_log(settings: Settings, store: Store, host: str) -> int:
+    """Sealed segments go, and are deleted here once they are there. After a crash in between, one is put there again,
+    under the same name.
+    """
+    count = 0
+    for path in _sealed(settings.prediction_log):
+        there = path.relative_to(settings.prediction_log).with_name(f"{path.stem}-{host}{SEALED_SUFFIX}")
+        store.put(path, f"log/{there.as_posix()}")
+        path.unlink()
+        count += 1
+    return count
+
+
+def _fetch_log(settings: Settings, store: Store) -> int:
+    count = 0
+    for name in store.under("log"):
+        path = settings.prediction_log / name
+        if path.suffix != SEALED_SUFFIX or not path.resolve().is_relative_to(settings.prediction_log.resolve()):
+            continue
+        with replaced(path) as temporary:
+            store.fetch(f"log/{name}", temporary)
+        store.remove(f"log/{name}")
+        count += 1
+    return count
+
+
+def reached(store: Store, look: Callable[[], Moved]) -> Moved:
+    """What a look moved.
+
+    Raises:
+        DriftwheelError: As the look has it; or the store cannot be reached, or refuses.
+    """
+    try:
+        return look()
+    except DriftwheelError:
+        raise
+    except Exception as error:  # object stores raise their client's own errors, without a common base
+        raise DriftwheelError(f"the store {store.url} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def looked(settings: Settings) -> None:
+    """Leave a file whose age tells a probe that the loop goes on: ``run/fleet.json`` in the home."""
+    write_atomically(settings.runtime / "fleet.json", msgspec.json.encode({"looked_at": now()}))

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code; the JSON that Grafana reads lies in ``json``."""

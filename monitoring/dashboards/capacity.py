@@ -1,0 +1,62 @@
+"""Capacity: what runs, what waits, and what it takes."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from monitoring.alerts.contracts import SERVER
+from monitoring.dashboards.parts import RATE, Query, S, graph, page, per_second
+
+
+def _mean(histogram: str) -> str:
+    of, count = f"sum by (model) (rate(driftwheel_{histogram}", f"{{{S}}}{RATE}))"
+    return f"{of}_sum{count} / ({of}_count{count} > 0)"
+
+
+def dashboard() -> Dashboard:
+    return page(
+        "driftwheel-capacity",
+        "capacity",
+        "How full the server is.",
+        ("DriftwheelShedding", "DriftwheelQueueSlow", "DriftwheelWorkersDown", "DriftwheelLogDropping",
+         "DriftwheelFilesRunningOut"),
+        [
+            (
+                "Load",
+                [
+                    graph("Requests in flight", "short", Query(f"driftwheel_requests_in_flight{{{SERVER}}}", "{{instance}}")),
+                    graph("Rows that wait", "short", Query(f"driftwheel_queued_rows{{{S}}}", "{{model}} {{version}}")),
+                    graph("Rows of requests", "short", Query(per_second("request_rows_sum"), "{{model}}"), about="Each second."),
+                    graph(
+                        "Rows of a request and of a run",
+                        "short",
+                        Query(_mean("request_rows"), "{{model}} request"),
+                        Query(_mean("run_rows"), "{{model}} run"),
+                        about="Means. Runs have more where requests were batched.",
+                    ),
+                    graph("Share of time in runs", "percentunit", Query(per_second("compute_duration_seconds_sum"), "{{model}}")),
+                    graph("Tasks of the event loop", "short", Query(f"driftwheel_event_loop_tasks{{{SERVER}}}", "{{instance}}")),
+                ],
+            ),
+            (
+                "Processes",
+                [
+                    graph("CPU", "short", Query(f"rate(process_cpu_seconds_total{{{SERVER}}}{RATE})", "{{instance}}"), about="Cores."),
+                    graph("Memory", "bytes", Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}")),
+                    graph(
+                        "Workers",
+                        "short",
+                        Query(f"driftwheel_workers{{{SERVER}}}", "{{instance}} wanted"),
+                        Query(f"driftwheel_workers_up{{{SERVER}}}", "{{instance}} up"),
+                        Query(f"driftwheel_worker_restarts_total{{{SERVER}}}", "{{instance}} restarts"),
+                    ),
+                    graph("Open files", "percentunit", Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")),
+                ],
+            ),
+            (
+                "Prediction log",
+                [
+                    graph("Rows written", "short", Query(per_second("prediction_log_rows_total"), "{{model}}"), about="Each second."),
+                    graph("Rows dropped", "short", Query(per_second("prediction_log_dropped_rows_total"), "{{model}}"), about="Each second."),
+                ],
+            ),
+        ],
+    )  # fmt: skip

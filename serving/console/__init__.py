@@ -1,0 +1,1 @@
+"""The console: a page that shows what is served, how the traffic goes, and what the wheel decided. It changes nothing."""

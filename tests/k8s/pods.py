@@ -15,6 +15,8 @@ import pytest
 from tests.k8s.manifests import Object
 
 BIN = Path(sys.executable).parent
+_NEEDED = [Path(sys.base_prefix), Path(__file__).parents[2]]
+"""What a container's process runs from: the interpreter, and this checkout with its environment."""
 USER = 10001
 
 _JAIL = """
@@ -25,6 +27,7 @@ for top in etc home root; do
   mkdir /mnt/upper-$top /mnt/work-$top
   mount -t overlay overlay -o lowerdir=/$top,upperdir=/mnt/upper-$top,workdir=/mnt/work-$top /$top
 done
+{kept}
 {opened}
 {mounts}
 mount -o remount,bind,ro /etc
@@ -35,6 +38,15 @@ mount -o remount,bind,ro /
 exec setpriv --reuid {user} --regid {user} --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 """
 """The three folders are covered by copies of which the container's mounts can be made a part, and which its user may enter."""
+
+
+def _shown_again(covered: str) -> list[str]:
+    """Commands that put the interpreter and this checkout back, where they lie in a folder that a mount has covered."""
+    lines = list[str]()
+    for number, path in enumerate(_NEEDED):
+        if path.is_relative_to(covered):
+            lines.append(f"mkdir -p {path}; mount --bind /mnt/needed-{number} {path}")
+    return lines
 
 
 _TRIED = """
@@ -96,7 +108,9 @@ class Pod:
         # The interpreter and this checkout may lie where only root may go: in /root, for one.
         needed = {parent for path in (Path(sys.base_prefix), BIN) for parent in path.parents}
         opened = [f"chmod a+x {path}" for path in sorted(needed) if path.parts[1:2] in (("home",), ("root",))]
-        return _JAIL.format(opened="\n".join(opened), mounts=self._mounts(volumes), user=USER)
+        places = [(f"/mnt/needed-{number}", path) for number, path in enumerate(_NEEDED)]
+        kept = "\n".join(f"mkdir {place}; mount --bind {path} {place}" for place, path in places)
+        return _JAIL.format(kept=kept, opened="\n".join(opened), mounts=self._mounts(volumes), user=USER)
 
     def _mounts(self, volumes: dict[str, Path]) -> str:
         lines = list[str]()
@@ -108,6 +122,7 @@ class Pod:
             path = mount["mountPath"]
             made = f"mkdir -p {path}" if source.is_dir() else f"mkdir -p {Path(path).parent}; touch {path}"
             lines.append(f"{made}; mount --bind {source} {path}")
+            lines += _shown_again(path)
             if mount.get("readOnly"):
                 lines.append(f"mount -o remount,bind,ro {path}")
         return "\n".join(lines)

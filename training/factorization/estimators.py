@@ -1,10 +1,8 @@
 """The estimators behind one face: sweep by sweep, then a model with what it takes to fold users in."""
 
-import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +63,6 @@ class Als(Estimator):
 
     def __init__(self, shard: Shard, config: AlsConfig, seed: int, device: torch.device) -> None:
         self._solver = AlternatingLeastSquares(shard, config, seed, device)
-        self._shard = shard
 
     def sweep(self, number: int) -> float:
         return self._solver.sweep(number)
@@ -82,8 +79,7 @@ class Als(Estimator):
     def finish(self) -> Finished:
         users, items = self._solver.users, self._solver.items
         parts = users[:, :-1], items[:, :-1], users[:, -1], items[:, -1]
-        found = Factorization(self._solver.mean, *parts)
-        return Finished(centred(found, self._shard), FoldIn())
+        return Finished(Factorization(self._solver.mean, *parts), FoldIn())
 
 
 class Bayes(Estimator):
@@ -109,7 +105,7 @@ class Bayes(Estimator):
 
     def finish(self) -> Finished:
         draws = self._sampler.kept or [(self._sampler.users, self._sampler.items)]
-        found = centred(posterior_mean(draws, self._sampler.mean, self._factors), self._shard)
+        found = posterior_mean(draws, self._sampler.mean, self._factors)
         chunks = chunked(self._shard.by_user, self._shard.items, self._factors, self._device)
         prior = fit_user_prior(chunks, found.items, found.item_bias, found.mean)
         return Finished(found, FoldIn(prior=prior.cpu().numpy()))
@@ -185,16 +181,6 @@ class Ials(Estimator):
 
 _LEAST_SCALE = 1e-3
 """Where ratings say nothing of what is chosen, the order must remain."""
-
-
-def centred(found: Factorization, shard: Shard) -> Factorization:
-    """The same scores, with user biases that average to zero over ratings and not over users. People who rate much rate lower,
-    and most ratings of those who are unknown now will be by such.
-    """
-    ratings = torch.from_numpy(np.bincount(shard.by_user.row, minlength=shard.users)).to(found.user_bias.device)
-    shift = total((ratings.double() * found.user_bias.double()).sum()) / shard.rows
-    bias = found.user_bias - shift.float()
-    return dataclasses.replace(found, mean=found.mean + float(shift), user_bias=bias)
 
 
 def build_estimator(

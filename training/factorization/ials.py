@@ -68,8 +68,9 @@ class ImplicitLeastSquares:
             x = rows_of(ended, chunk.columns)
             weight = chunk.values
             if half_life:
+                # What fills a row up comes after its newest rating; there the power would overflow, and make 0 no number.
                 age = chunk.counts[:, None] - 1 - torch.arange(weight.shape[1], device=weight.device)
-                weight = weight * torch.exp2(-age / half_life)
+                weight = weight * torch.exp2(-age.clamp(min=0) / half_life)
             gram = background + torch.bmm((x * weight[..., None]).transpose(1, 2), x)
             held = chunk.counts + config.unobserved_weight * (len(other) - 1)
             gram.diagonal(dim1=1, dim2=2).add_((config.damping * held)[:, None])

@@ -6,7 +6,6 @@ import torch
 
 from training.config import AlsConfig
 from training.factorization.als import AlternatingLeastSquares, ridge
-from training.factorization.estimators import Als
 from training.factorization.shards import Shard
 
 CPU = torch.device("cpu")
@@ -60,16 +59,3 @@ def test_rows_without_ratings_stay_at_zero(alone, planted: Shard):
     solver.sweep(0)
     assert not solver.users[201:].any()
     assert not solver.users[0].any()
-
-
-def test_an_unknown_user_is_the_one_of_an_average_rating(alone, planted: Shard):
-    """Scores of known users do not change by it."""
-    estimator = Als(planted, CONFIG, 0, CPU)
-    estimator.sweep(0)
-    found = estimator.finish().factorization
-    user, item = (torch.from_numpy(side).long() for side in (planted.by_user.row, planted.by_user.column))
-    assert float(found.user_bias[user].mean()) == pytest.approx(0.0, abs=1e-5)
-    scores = (
-        found.mean + found.user_bias[user] + found.item_bias[item] + (found.users[user] * found.items[item]).sum(-1)
-    )
-    torch.testing.assert_close(scores, estimator.scores(user, item), rtol=1e-4, atol=1e-4)

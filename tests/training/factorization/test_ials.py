@@ -69,3 +69,14 @@ def test_a_user_who_likes_nothing_has_no_vector(alone):
     solver.sweep(0)
     assert not solver.users[1].any()
     assert solver.users[2].any()
+
+
+def test_a_user_of_very_many_ratings_is_solved_too(alone):
+    """1,100 ratings stand in rows of 1,536: what fills them up must not count, however short the half-life."""
+    item = np.arange(1, 1101, dtype=np.int32)
+    shard = whole_shard(np.ones_like(item), item, np.full(1100, 5.0, dtype=np.float32), users=2, items=1101)
+    solver = ImplicitLeastSquares(shard, CONFIG, 0, CPU, low=0.5, high=5.0)
+    solver.sweep(0)
+    solver.finish()
+    assert solver.users[1].isfinite().all()
+    assert solver.users[1].any()

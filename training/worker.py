@@ -5,8 +5,6 @@ Jobs are done one after the other, so that a refit pays for no second start.
 It imports neither mlflow, pandas, scikit-learn nor matplotlib: tracking is the launcher's business.
 """
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,23 +16,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from driftwheel.errors import TrainingError
 from driftwheel.files import write_atomically
-from driftwheel.processes import tie
 from training.checkpoint import Checkpoints
 from training.config import config_from
 from training.data.dataset import EncodedSplit, encoded_split, read_dataset
-from training.group import process_group, sole_worker
 from training.inference import full_feed
-from training.job import CHECKPOINTS, MODEL, PROGRESS, STOPPED, EpochEvent, Job, read_trained
+from training.job import CHECKPOINTS, PROGRESS, EpochEvent, Job, read_trained
 from training.models.store import forward_inputs
 from training.objectives import Feed, build_objective
 from training.publishing import publish
 from training.randomness import random_state, restore_random_state
+from training.ranks import run_jobs
 from training.resources import cpu_seconds, peak_memory_mb
 from training.sampling import epoch_batches, rank_seed
 from training.steps import build_steps
-from training.stopping import Stopped, stop_on_signals
+from training.stopping import Stopped
 
 
 class Worker:
@@ -195,36 +191,5 @@ class Worker:
         return feed, torch.from_numpy(split.label)[rows].to(self.device)
 
 
-def main(job_paths: list[str]) -> None:
-    """Join the process group and do a rank's share of each job.
-
-    After SIGTERM all ranks save between the same two steps and end with code 143. A rank that cannot, since it waits for
-    one that is gone, ends by itself soon after; then only the work since the last checkpoint is lost, and as nothing is
-    written in place, nothing is half-written.
-    """
-    tie(os.getppid())
-    jobs = [msgspec.json.decode(Path(path).read_bytes(), type=Job) for path in job_paths]
-    torch.set_num_threads(jobs[0].threads)
-    with stop_on_signals() as request, process_group(jobs[0].ranks, jobs[0].execution.silence_s) as device:
-        for job in jobs:
-            with sole_worker(job):
-                _work(job, device, request.agreed)
-
-
-def _work(job: Job, device: torch.device, stop: Callable[[], bool]) -> None:
-    """Do a job, or say in one line why not, and end this process."""
-    done = torch.tensor((Path(job.folder) / MODEL).is_dir())  # before this process was started again
-    dist.broadcast(done, 0)
-    if done:
-        return
-    try:
-        Worker(job, device, stop).run()
-    except Stopped:
-        print(f"{job.key}: {STOPPED}", file=sys.stderr)  # noqa: T201 (a worker)
-        sys.exit(128 + signal.SIGTERM)
-    except TrainingError as error:
-        sys.exit(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_jobs(sys.argv[1:], lambda job, device, stop: Worker(job, device, stop).run())

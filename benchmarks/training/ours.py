@@ -25,7 +25,8 @@ from benchmarks.training.ours_stream import stream
 from driftwheel.contracts import FactorParameters
 from serving.recommendation.fold_in import fold_in_of
 from training.config import estimator_config
-from training.factorization.estimators import Finished, build_estimator
+from training.factorization.estimator import Finished
+from training.factorization.estimators import build_estimator
 from training.factorization.shards import whole_shard
 
 __all__ = ["OURS", "predict", "predict_with_history", "rank", "stream"]

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from training.config import AlsConfig
 from training.factorization.chunks import Chunk, chunked, rows_of, with_end
+from training.factorization.estimator import Estimator, Factorization, Finished, State
 from training.factorization.exchange import spread_rows, total
 from training.factorization.shards import Shard
+from training.models.fold_in import FoldIn
 
-State = dict[str, Tensor]
 
+class AlternatingLeastSquares(Estimator):
+    """Tables ``[rows, factors + 1]`` of vector and bias. Users are folded in by the ridge that it was trained with."""
 
-class AlternatingLeastSquares:
-    """Tables ``[rows, factors + 1]`` of vector and bias, and how a sweep betters them."""
+    stops_early = True
 
     def __init__(self, shard: Shard, config: AlsConfig, seed: int, device: torch.device) -> None:
         self._shard = shard
@@ -57,6 +59,11 @@ class AlternatingLeastSquares:
         """Go on from a checkpoint."""
         self.users.copy_(state["users"])
         self.items.copy_(state["items"])
+
+    def finish(self) -> Finished:
+        """The tables as they are."""
+        parts = self.users[:, :-1], self.items[:, :-1], self.users[:, -1], self.items[:, -1]
+        return Finished(Factorization(self.mean, *parts), FoldIn())
 
     def _solve(self, chunks: list[Chunk], table: Tensor, other: Tensor) -> Tensor:
         """Solve this rank's rows of a table; the sum of squared errors over their ratings, in double precision."""

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import BayesConfig
-from training.factorization.als import State
 from training.factorization.chunks import Chunk, chunked, rows_of, with_end
+from training.factorization.estimator import Estimator, Finished, State
 from training.factorization.exchange import spread_rows, total
+from training.factorization.posterior import posterior_mean
 from training.factorization.shards import Shard
+from training.factorization.user_prior import fit_user_prior
+from training.models.fold_in import FoldIn
 
 _USERS, _ITEMS, _NOISE, _START = range(4)
 _PRIOR_ROWS = 2.0
@@ -27,8 +30,11 @@ _FIRST_PRECISION = 1.5
 """Of a rating, before the first draw; it is forgotten within a few sweeps."""
 
 
-class GibbsSampler:
+class GibbsSampler(Estimator):
     """Tables ``[rows, factors + 1]`` of vector and bias. Their row 0 is the mean that unknown ids have."""
+
+    stops_early = False
+    """More draws are never worse, so all are used."""
 
     def __init__(self, shard: Shard, config: BayesConfig, seed: int, device: torch.device) -> None:
         self._shard = shard
@@ -85,6 +91,15 @@ class GibbsSampler:
                 (users.to(device), items.to(device))
                 for users, items in zip(state["kept_0"], state["kept_1"], strict=True)
             ]
+
+    def finish(self) -> Finished:
+        """The mean of the kept draws, and the prior that its users are best explained by."""
+        draws = self.kept or [(self.users, self.items)]
+        found = posterior_mean(draws, self.mean, self._config.kept_factors)
+        shard, width = self._shard, self._config.kept_factors
+        chunks = chunked(shard.by_user, shard.items, width, self.users.device)
+        prior = fit_user_prior(chunks, found.items, found.item_bias, found.mean)
+        return Finished(found, FoldIn(prior=prior.cpu().numpy()))
 
     def _is_kept(self, number: int) -> bool:
         """Draws that follow each other are alike: of those after the burn-in, evenly spread ones are kept."""

@@ -9,21 +9,31 @@ a small one. In the end users are solved once more with newer ratings weighing m
 import torch
 from torch import Tensor
 
+from driftwheel.contracts import Preference
 from training.config import IalsConfig
-from training.factorization.als import State
 from training.factorization.chunks import Chunk, chunked, rows_of, with_end
+from training.factorization.estimator import Estimator, Factorization, Finished, State
 from training.factorization.exchange import spread_rows, total
 from training.factorization.shards import Shard, Triples
+from training.models.fold_in import FoldIn
+
+_CHUNK_ROWS = 1 << 18
+
+_LEAST_SCALE = 1e-3
+"""Where ratings say nothing of what is chosen, the order must remain."""
 
 
-class ImplicitLeastSquares:
+class ImplicitLeastSquares(Estimator):
     """Tables ``[rows, factors]``; what a user likes of an item is their product, about 0 to 1."""
+
+    stops_early = False
 
     def __init__(
         self, shard: Shard, config: IalsConfig, seed: int, device: torch.device, *, low: float, high: float
     ) -> None:
         self._shard = shard
         self._config = config
+        self._range = low, high
         self.mean = shard.mean
         floor = liked_from(config, low, high)
         self._by_user = chunked(_weighted(shard.by_user, floor, high), shard.items, config.factors, device)
@@ -43,10 +53,35 @@ class ImplicitLeastSquares:
         spread_rows(self.items, shard.item_bounds)
         return total(error).item() / shard.rows
 
-    def finish(self) -> None:
-        """Solve users with newer ratings weighing more. A sweep after it begins as if it had not been."""
-        self._solve(self._by_user, self.users, self.items, half_life=self._config.half_life)
+    def scores(self, user: Tensor, item: Tensor) -> None:
+        """It does not predict ratings."""
+        del user, item
+
+    def finish(self) -> Finished:
+        """Solve users with newer ratings weighing more. A sweep after it begins as if it had not been.
+
+        What is liked is put on the scale of ratings, so that scores mean something to people: the order in which a user's items
+        come does not change by it.
+        """
+        config = self._config
+        self._solve(self._by_user, self.users, self.items, half_life=config.half_life)
         spread_rows(self.users, self._shard.user_bounds)
+        scale, bias = self._rating_scale()
+        low, high = self._range
+        floor = liked_from(config, low, high)
+        preference = Preference(
+            unobserved_weight=config.unobserved_weight,
+            damping=config.damping,
+            liked_from=floor,
+            span=high - floor,
+            half_life=config.half_life,
+            scale=scale,
+            bias_damping=config.bias_damping,
+        )
+        nothing = torch.zeros_like(self.items[:, 0])
+        return Finished(
+            Factorization(self.mean, self.users * scale, self.items, bias, nothing), FoldIn(preference=preference)
+        )
 
     def state(self) -> State:
         """What a checkpoint keeps."""
@@ -79,6 +114,28 @@ class ImplicitLeastSquares:
             error += (weight * (1 - torch.bmm(x, solution)[..., 0]).square()).sum(dtype=torch.double)
             table[chunk.rows] = solution[..., 0]
         return error
+
+    def _rating_scale(self) -> tuple[float, Tensor]:
+        """How many stars more a liking of one means, by least squares within users over all ratings, and what each user gives
+        besides ``[users]``.
+        """
+        shard, device = self._shard, self.users.device
+        user = torch.from_numpy(shard.by_user.row).long().to(device)
+        item = torch.from_numpy(shard.by_user.column).long().to(device)
+        rating = torch.from_numpy(shard.by_user.value).to(device) - shard.mean
+        parts = [slice(n, n + _CHUNK_ROWS) for n in range(0, len(user), _CHUNK_ROWS)]
+        products = [(self.users[user[part]] * self.items[item[part]]).sum(-1) for part in parts]
+        liking = torch.cat(products) if products else torch.zeros(0, device=device)
+        count, likings, ratings = (
+            torch.zeros(shard.users, device=device).index_add_(0, user, value)
+            for value in (torch.ones_like(rating), liking, rating)
+        )
+        safe = count.clamp(min=1)
+        centred = liking - (likings / safe)[user]
+        sums = total(torch.stack([(centred * rating).sum(), centred.square().sum()]).double())
+        scale = max(float(sums[0] / sums[1].clamp(min=1e-12)), _LEAST_SCALE)
+        bias = ratings / (count + self._config.bias_damping) - scale * likings / safe
+        return scale, total(bias)  # each user is one rank's
 
 
 def liked_from(config: IalsConfig, low: float, high: float) -> float:

@@ -2,26 +2,13 @@
 and few of those carry all but a trace of it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from training.factorization.estimator import Factorization
+
 _SPARE, _ROUNDS = 16, 4
 """Of the randomized decomposition: Halko, Martinsson and Tropp, *Finding Structure with Randomness*, 2011."""
-
-
-@dataclass(frozen=True, slots=True)
-class Factorization:
-    """``score = mean + user bias + item bias + user . item``; unknown ids, index 0, have zeros."""
-
-    mean: float
-    users: Tensor
-    """``[users, factors]``."""
-    items: Tensor
-    user_bias: Tensor
-    """``[users]``."""
-    item_bias: Tensor
 
 
 def posterior_mean(draws: list[tuple[Tensor, Tensor]], mean: float, factors: int) -> Factorization:

@@ -4,8 +4,6 @@ It keeps what ``training.worker`` keeps: jobs one after the other, a checkpoint 
 two sweeps after SIGTERM, and no import of mlflow, pandas, scikit-learn or matplotlib.
 """
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,24 +15,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from driftwheel.errors import TrainingError
 from driftwheel.files import write_atomically
-from driftwheel.processes import tie
 from training.config import config_from
 from training.data.dataset import read_dataset
 from training.factorization import checkpoint
 from training.factorization.checkpoint import CHECKPOINT, Saved
+from training.factorization.estimator import Factorization
 from training.factorization.estimators import build_estimator
 from training.factorization.exchange import total
-from training.factorization.posterior import Factorization
 from training.factorization.shards import read_part, read_shard
-from training.group import process_group, sole_worker
 from training.job import CHECKPOINTS, PROGRESS, EpochEvent, Job, read_trained
 from training.models.fold_in import write_fold_in
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
 from training.publishing import publish
+from training.ranks import run_jobs
 from training.resources import cpu_seconds, peak_memory_mb
-from training.stopping import Stopped, stop_on_signals
+from training.stopping import Stopped
 
 _SAVE_EVERY_S = 10.0
 _BEST = "best/"
@@ -186,27 +182,10 @@ class Worker:
         return model
 
 
-def main(job_paths: list[str]) -> None:
-    """Join the process group and do a rank's share of each job; SIGTERM ends them as it ends those of ``training.worker``."""
-    tie(os.getppid())
-    jobs = [msgspec.json.decode(Path(path).read_bytes(), type=Job) for path in job_paths]
-    torch.set_num_threads(jobs[0].threads)
-    with stop_on_signals() as request, process_group(jobs[0].ranks, jobs[0].execution.silence_s) as device:
-        for job in jobs:
-            with sole_worker(job), torch.no_grad():
-                _work(job, device, request.agreed)
-
-
-def _work(job: Job, device: torch.device, stop: Callable[[], bool]) -> None:
-    """Do a job, or say in one line why not, and end this process."""
-    try:
+def _run(job: Job, device: torch.device, stop: Callable[[], bool]) -> None:
+    with torch.no_grad():
         Worker(job, device, stop).run()
-    except Stopped:
-        print(f"{job.key}: stopped by a signal; its checkpoint holds the work so far", file=sys.stderr)  # noqa: T201
-        sys.exit(128 + signal.SIGTERM)
-    except TrainingError as error:
-        sys.exit(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_jobs(sys.argv[1:], _run)

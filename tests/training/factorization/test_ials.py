@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from training.config import IalsConfig
-from training.factorization.estimators import Ials
 from training.factorization.ials import ImplicitLeastSquares
 from training.factorization.shards import Shard, whole_shard
 
@@ -45,7 +44,7 @@ def test_users_are_the_weighted_ridge_over_all_items(alone, shard: Shard):
 
 
 def test_a_taste_is_found_and_scores_are_ratings(alone, shard: Shard):
-    estimator = Ials(shard, CONFIG, 0, CPU, low=0.5, high=5.0)
+    estimator = ImplicitLeastSquares(shard, CONFIG, 0, CPU, low=0.5, high=5.0)
     for number in range(10):
         estimator.sweep(number)
     finished = estimator.finish()

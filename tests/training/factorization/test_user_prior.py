@@ -6,7 +6,7 @@ from training.factorization.shards import Triples
 from training.factorization.user_prior import fit_user_prior
 
 
-def test_the_distribution_that_users_were_drawn_from_is_found():
+def test_the_distribution_that_users_were_drawn_from_is_found(alone):
     """3,000 users of two factors and a bias, 30 ratings each, noise of a half: to be found as a multiple of a quarter."""
     random = np.random.default_rng(0)
     covariance = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, -0.1], [0.0, -0.1, 0.3]])

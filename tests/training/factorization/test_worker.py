@@ -16,12 +16,16 @@ from driftwheel.files import write_atomically
 from exporters.export import export
 from serving.recommendation.questions import Query
 from serving.recommendation.recommender import read_recommender
-from tests.training.samples import run_job
+from tests.training.samples import run_job, small_table
 from training.config import AlsConfig, BayesConfig, IalsConfig, TrainConfig
 from training.data.dataset import Dataset
+from training.data.ratings import prepare_ratings
+from training.data.sources import RatingsSource
 from training.factorization.checkpoint import CHECKPOINT
-from training.job import CHECKPOINTS, MODEL, PROGRESS, STDERR, TrainedModel
+from training.job import CHECKPOINTS, JOB, MODEL, PROGRESS, STDERR, TrainedModel
 from training.models.store import load_model
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 CONFIGS = {
     "bayes": BayesConfig(epochs=30, factors=3, burn_in=5, samples=20, kept_factors=6),
@@ -155,3 +159,27 @@ def test_least_squares_stop_early_and_keep_the_best(small_ratings: Dataset, tmp_
     assert len(trained.history) == trained.best_epoch + 2
     shorter = run_job(small_ratings, tmp_path, config=dataclasses.replace(config, epochs=trained.best_epoch))
     _assert_equal(trained, shorter)
+
+
+@pytest.mark.parametrize("estimator", CONFIGS)
+def test_more_ranks_than_users_are_no_trouble(tmp_path: Path, estimator: str):
+    """One user's ratings: the second rank holds no user."""
+    table = small_table(30)
+    table["user_id"], table["item_id"] = "u1", [f"i{n}" for n in range(30)]
+    table.to_csv(tmp_path / "one.csv", index=False)
+    dataset = prepare_ratings(RatingsSource(path=str(tmp_path / "one.csv")), tmp_path / "data")
+    trained = run_job(dataset, tmp_path / "jobs", config=CONFIGS[estimator])
+    assert np.isfinite(trained.metrics["rmse"])
+
+
+def test_a_rank_that_is_started_again_leaves_finished_jobs_alone(small_ratings: Dataset, tmp_path: Path):
+    """As torchrun does after a failure in a later job: the first one's model is there, and stays as it is."""
+    trained = run_job(small_ratings, tmp_path, ranks=1, config=CONFIGS["als"])
+    made = (trained.folder / "result.json").stat().st_mtime_ns
+    again = subprocess.run(
+        [*TORCHRUN, "-m", "training.factorization.worker", str(trained.folder.parent / JOB)],
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert (trained.folder / "result.json").stat().st_mtime_ns == made

@@ -1,5 +1,6 @@
 """One column of many requests, in memory that is used over and over."""
 
+import mmap
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -29,14 +30,17 @@ _AT_ONCE = 32_768
 
 
 class Buffer:
-    """Bytes one after the other. Emptied, it keeps its memory, unless most of that has long been of no use."""
+    """Bytes one after the other. Emptied, it keeps its memory, unless most of that has long been of no use.
 
-    __slots__ = ("_idle", "_memory", "_sizes", "_small", "_used")
+    The memory is the kernel's own pages: they grow without a copy, and are given back when the buffer is dropped, where an
+    allocator would keep what a slow moment of the disk has piled up.
+    """
+
+    __slots__ = ("_idle", "_memory", "_pages", "_sizes", "_small", "_used")
 
     def __init__(self) -> None:
-        self._memory = memoryview(
-            bytearray(_FIRST_BYTES)
-        )  # a view is copied into at once; a bytearray makes a copy of its own first
+        self._pages = _new_pages(_FIRST_BYTES)
+        self._memory = memoryview(self._pages)  # a view is copied into at once; others make a copy of their own first
         self._used = 0
         self._sizes = array("q")
         self._small: list[Raw] = []
@@ -67,11 +71,20 @@ class Buffer:
     def _copy(self, content: Raw) -> None:
         end = self._used + len(content)
         if end > len(self._memory):
-            grown = memoryview(bytearray(max(end, 2 * len(self._memory))))
-            grown[: self._used] = self._memory[: self._used]
-            self._memory = grown
+            self._resize(max(end, 2 * len(self._memory)))
         self._memory[self._used : end] = content
         self._used = end
+
+    def _resize(self, size: int) -> None:
+        """Have ``size`` bytes, and keep what is in use."""
+        self._memory.release()
+        try:
+            self._pages.resize(size)
+        except (BufferError, SystemError):  # somebody still looks at what was read in place; or a kernel that moves no pages
+            pages, old = _new_pages(size), memoryview(self._pages)
+            pages[: self._used] = old[: self._used]
+            self._pages = pages
+        self._memory = memoryview(self._pages)
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each thing that was appended; negative for one that is missing."""
@@ -86,11 +99,16 @@ class Buffer:
     def empty(self) -> None:
         """Forget the content."""
         self._idle = self._idle + 1 if self._used < len(self._memory) // 4 else 0
-        if self._idle >= _LONG_IDLE and len(self._memory) > _FIRST_BYTES:
-            self._memory, self._idle = memoryview(bytearray(len(self._memory) // 2)), 0
         self._used = 0
+        if self._idle >= _LONG_IDLE and len(self._memory) > _FIRST_BYTES:
+            self._resize(len(self._memory) // 2)
+            self._idle = 0
         self._sizes = array("q")
         self._small.clear()
+
+
+def _new_pages(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class NumberColumn(Buffer):

@@ -31,6 +31,9 @@ from serving.segments import SegmentWriter
 
 _log = structlog.get_logger()
 
+_AT_ONCE = 4
+"""Buffers that are written together: after a slow moment of the disk, all that waits would need as much memory again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
@@ -181,9 +184,11 @@ class PredictionLog:
 
     async def _write_pending(self) -> None:
         async with self._writing:
-            while taken := [(key, table, table.pending) for key, table in self._tables.items() if table.pending]:
-                for _, table, _ in taken:
-                    table.pending = []
+            while taken := [
+                (key, table, table.pending[:_AT_ONCE]) for key, table in self._tables.items() if table.pending
+            ]:
+                for _, table, pending in taken:
+                    del table.pending[: len(pending)]
                 for (model, *_), table, pending in taken:
                     written = await self._guarded(self._thread, _write, table, pending)
                     counter = self._metrics.logged_rows if written else self._metrics.dropped_rows

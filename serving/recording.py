@@ -27,7 +27,7 @@ _HAND_OVER_BYTES = 2**22
 """What is gathered at most before the log gets it: enough that handing it over costs little for each request, and little
 enough that it is still in the processor's outer cache when it is written."""
 
-_SPARE = 2
+_SPARE = 4
 """Emptied buffers that are kept for each series."""
 
 _COUNTED = FACTS.index("total_s")

@@ -50,6 +50,9 @@ def follow(
     host: Annotated[
         str | None, typer.Option(help="Tells this server's log from the others'.", show_default="the host's name")
     ] = None,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Keep so many versions of each model that no rollout names any more.")
+    ] = 2,
     as_json: Json = False,
 ) -> None:
     """Take what the store's rollouts name into this home, for a server to serve; hand over what it logged.
@@ -61,12 +64,14 @@ def follow(
     from driftwheel.wheel.fleet import follow as run
 
     settings, opened, name = resolved(ctx), Store(store), host or socket.gethostname()
-    _look(settings, opened, lambda: run(settings, opened, host=name), every_s=every_s, as_json=as_json)
+    _look(settings, opened, lambda: run(settings, opened, host=name, keep=keep), every_s=every_s, as_json=as_json)
 
 
 def _look(
     settings: "Settings", store: "Store", look: "Callable[[], Moved]", *, every_s: float | None, as_json: bool
 ) -> None:
+    from dataclasses import asdict
+
     from driftwheel.errors import DriftwheelError
     from driftwheel.wheel.fleet import looked, reached
 
@@ -87,8 +92,8 @@ def _look(
         except DriftwheelError as error:
             _log.error("fleet.not_reached", store=store.url, reason=str(error))
             continue
-        if moved.bundles or moved.rollouts or moved.segments:
-            _log.info("fleet.moved", bundles=moved.bundles, rollouts=moved.rollouts, segments=moved.segments)
+        if any(asdict(moved).values()):
+            _log.info("fleet.moved", **asdict(moved))
 
 
 def _say(moved: "Moved", *, as_json: bool) -> None:
@@ -98,4 +103,5 @@ def _say(moved: "Moved", *, as_json: bool) -> None:
         answer_json(asdict(moved))
         return
     bundles, rollouts = ", ".join(moved.bundles) or "none", ", ".join(moved.rollouts) or "none"
-    PEOPLE.print(f"Bundles: {bundles}. Rollouts: {rollouts}. Log segments: {moved.segments}.", highlight=False)
+    gone = f" Removed: {', '.join(moved.removed)}." if moved.removed else ""
+    PEOPLE.print(f"Bundles: {bundles}. Rollouts: {rollouts}. Log segments: {moved.segments}.{gone}", highlight=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from driftwheel.bundle import MANIFEST, bundle_folder, read_bundle, read_manifest
+from driftwheel.bundle import MANIFEST, bundle_folder, list_versions, read_bundle, read_manifest
 from driftwheel.errors import BundleError, ConfigurationError, DriftwheelError, NotFoundError
 from driftwheel.files import TEMPORARY_PREFIX, published_folder, replaced, waiting_lock, write_atomically
 from driftwheel.log_layout import SEALED_SUFFIX
@@ -39,6 +39,8 @@ class Moved:
     """As ``mf 3``."""
     rollouts: tuple[str, ...]
     segments: int
+    removed: tuple[str, ...] = ()
+    """Bundles, as above."""
 
 
 class Store:
@@ -118,18 +120,20 @@ def publish(settings: Settings, store: Store) -> Moved:
     return Moved(tuple(bundles), tuple(rollouts), _fetch_log(settings, store))
 
 
-def follow(settings: Settings, store: Store, *, host: str) -> Moved:
-    """Take what the store's rollouts name into this home, then the rollouts; and hand over what was logged.
+def follow(settings: Settings, store: Store, *, host: str, keep: int = 2) -> Moved:
+    """Take what the store's rollouts name into this home, then the rollouts; hand over what was logged; and delete bundles
+    that are no longer named and that the store has.
 
     Args:
         host: Tells this server's log segments from those of the others.
+        keep: So many versions of each model stay beside those that its rollout names, the newest.
 
     Raises:
         NotFoundError: Nothing has been published.
         BundleError: What was fetched is damaged; what is here stays as it is.
         RolloutError: A rollout is damaged.
     """
-    bundles, rollouts = list[str](), list[str]()
+    bundles, rollouts, removed = list[str](), list[str](), list[str]()
     names = [name.removesuffix(".json") for name in store.under("rollouts") if name.endswith(".json")]
     if not any(map(is_name, names)):
         raise NotFoundError(f"the store {store.url} has no rollout", hint="driftwheel fleet publish STORE")
@@ -144,7 +148,8 @@ def follow(settings: Settings, store: Store, *, host: str) -> Moved:
             if not local.exists() or local.read_bytes() != content:
                 write_atomically(local, content)
                 rollouts.append(name)
-    return Moved(tuple(bundles), tuple(rollouts), _hand_over_log(settings, store, host))
+        removed += _remove_unnamed(settings, store, name, keep)
+    return Moved(tuple(bundles), tuple(rollouts), _hand_over_log(settings, store, host), tuple(removed))
 
 
 def _named(rollout: Rollout) -> list[int]:
@@ -171,6 +176,19 @@ def _fetch_bundle(settings: Settings, store: Store, name: str, version: int) -> 
         with published_folder(bundle_folder(settings.models, name, version)) as temporary:
             for entry in folder.iterdir():
                 entry.rename(temporary / entry.name)
+
+
+def _remove_unnamed(settings: Settings, store: Store, name: str, keep: int) -> Iterator[str]:
+    """Servers have in memory what they answer from, and what the store has can come again."""
+    named = _named(read_rollout(settings.rollouts, name))
+    unnamed = [version for version in list_versions(settings.models, name) if version not in named]
+    for version in unnamed[: max(0, len(unnamed) - keep)]:
+        if store.has(f"models/{name}/{version}/{MANIFEST}"):
+            # Gone at once: half a folder would be taken for the version itself when that is fetched again.
+            leaving = settings.models / f"{TEMPORARY_PREFIX}{name}-{version}"
+            bundle_folder(settings.models, name, version).rename(leaving)
+            shutil.rmtree(leaving)
+            yield f"{name} {version}"
 
 
 def _sealed(log: Path) -> Iterator[Path]:

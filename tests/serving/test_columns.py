@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from driftwheel.contracts import InputSpec
 from serving import columns
-from serving.columns import IntegerColumn
+from serving.columns import Buffer, IntegerColumn
 
 SPEC = InputSpec(name="user_id", datatype="INT64", role="id", graph_input="user_id")
 
@@ -73,3 +73,30 @@ def test_many_are_narrowed_piece_by_piece(edge: int, name: str, count: int) -> N
     read = column.values()
     assert read.dtype.name == name
     assert np.array_equal(read, wide)
+
+
+def test_who_still_reads_an_emptied_buffer_keeps_its_memory_when_that_grows() -> None:
+    buffer = Buffer()
+    buffer.append(b"a" * 1000)
+    read = buffer.content()
+    buffer.empty()
+    buffer.append(b"b" * 10_000)
+    buffer.append(b"c" * 2**20)
+    assert bytes(buffer.content()) == b"b" * 10_000 + b"c" * 2**20
+    assert bytes(read) == b"b" * 1000  # its pages, written to once more before the buffer moved on to others
+
+
+def test_a_buffer_that_is_long_little_used_gives_memory_back() -> None:
+    buffer = Buffer()
+    buffer.append(b"x" * 2**22)
+    assert resident(buffer) >= 2**22
+    for _ in range(2000):
+        buffer.empty()
+        buffer.append(b"y" * 1000)
+    assert bytes(buffer.content()) == b"y" * 1000
+    assert resident(buffer) < 2**20
+
+
+def resident(buffer: Buffer) -> int:
+    """Bytes of memory that it has."""
+    return len(buffer._memory)  # pyright: ignore[reportPrivateUsage]

@@ -21,8 +21,10 @@ from training.job import TrainedModel
 from training.mlflow_store import tracking_uri
 from training.registry import CHAMPION, Registry
 
+# It ends without an interpreter's usual end: there, now and then, a thread of some native library (MLflow brings dozens) calls
+# ``terminate``, which is not what is tested here.
 LOAD = """
-import json, sys
+import json, os, sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(f"models:/{sys.argv[2]}@champion")
@@ -31,7 +33,8 @@ answers = model.predict(table)
 answers.to_parquet(sys.argv[4])
 ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("driftwheel", "training", "torch"))
 columns = [(column.name, column.type.name) for column in model.metadata.signature.inputs]
-print(json.dumps({"ours": ours, "columns": columns, "index": answers.index.tolist()[:3]}))
+print(json.dumps({"ours": ours, "columns": columns, "index": answers.index.tolist()[:3]}), flush=True)
+os._exit(0)
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from driftwheel.bundle import read_bundle
 from driftwheel.errors import BundleError, ConfigurationError, NotFoundError
 from driftwheel.log_layout import feedback_folder
-from driftwheel.rollout import read_rollout, start_candidate
+from driftwheel.rollout import promote, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings, load_settings
 from driftwheel.wheel.fleet import Moved, Store, follow, publish
 from tests.serving.conftest import BY, prepared_home
@@ -55,6 +56,39 @@ def test_a_trial_reaches_the_follower_with_its_bundle(home: Settings, server: Se
     publish(home, store)
     assert follow(server, store, host="a") == Moved(("mf 2",), ("mf",), 0)
     assert read_rollout(server.rollouts, "mf") == read_rollout(home.rollouts, "mf")
+
+
+def test_a_follower_lets_go_of_versions_that_are_no_longer_named(
+    home: Settings, server: Settings, store: Store, tmp_path: Path
+) -> None:
+    publish(home, store)
+    start_candidate(home.rollouts, "mf", 2, steps=(0.5, 1.0), **BY)
+    publish(home, store)
+    follow(server, store, host="a")
+    promote(home.rollouts, "mf", **BY)
+    publish(home, store)
+    assert follow(server, store, host="a", keep=1).removed == ()
+    shutil.copytree(server.models / "mf/1", tmp_path / "kept")
+    assert follow(server, store, host="a", keep=0).removed == ("mf 1",)
+    assert [entry.name for entry in (server.models / "mf").iterdir()] == ["2"]
+    assert sorted(entry.name for entry in server.models.iterdir()) == ["churn", "mf"]
+    # One that the store does not have is somebody's own, and stays.
+    (tmp_path / "store/models/mf/1/bundle.json").unlink()
+    shutil.copytree(tmp_path / "kept", server.models / "mf/1")
+    assert follow(server, store, host="a", keep=0).removed == ()
+    assert read_bundle(server.models, "mf", 1).version == 1
+
+
+def test_a_version_that_is_named_again_comes_again(home: Settings, server: Settings, store: Store) -> None:
+    publish(home, store)
+    follow(server, store, host="a")
+    serve_stable(home.rollouts, "mf", 2, **BY)
+    publish(home, store)
+    assert follow(server, store, host="a", keep=0).removed == ("mf 1",)
+    serve_stable(home.rollouts, "mf", 1, **BY)
+    publish(home, store)
+    assert follow(server, store, host="a", keep=0) == Moved(("mf 1",), ("mf",), 0, ("mf 2",))
+    assert read_bundle(server.models, "mf", 1).version == 1
 
 
 def test_what_was_damaged_on_its_way_changes_nothing_here(
@@ -138,7 +172,7 @@ def test_the_commands_over_s3_and_the_last_look_after_sigterm(
         follower.kill()
         follower.wait()
     done = subprocess.run([*command, home.home, "fleet", "publish", url, "--json"], env=bucket, capture_output=True)
-    assert json.loads(done.stdout) == {"bundles": [], "rollouts": [], "segments": 1}, done.stderr
+    assert json.loads(done.stdout) == {"bundles": [], "rollouts": [], "segments": 1, "removed": []}, done.stderr
     assert read_bundle(server.models, "mf", 1).version == 1
 
 

@@ -53,7 +53,7 @@ def rankings_judged(model: MatrixFactorization, train: EncodedSplit, test: Encod
     that the user rated high, for each known user with any; of many users, 10,000 evenly spread ones.
     """
     users, items = test.feed["user_index"], test.feed["item_index"]
-    threshold = model.shape.low + _RELEVANT * (model.shape.high - model.shape.low)
+    threshold = relevant_from(model.shape.low, model.shape.high)
     good = (users > 0) & (items > 0) & (test.label >= threshold)
     asked = np.unique(users[good])
     asked = asked[:: max(1, len(asked) // _MOST_RANKED_FOR)]
@@ -66,6 +66,11 @@ def rankings_judged(model: MatrixFactorization, train: EncodedSplit, test: Encod
     popularity = np.bincount(train.feed["item_index"], minlength=model.shape.items) / (model.shape.users - 1)
     popularity[0] = 0.0
     return ranking_metrics(ranked, Relevant(row, items[good]), popularity, cutoffs=_CUTOFFS)
+
+
+def relevant_from(low: float, high: float) -> float:
+    """The rating from which on an item was worth recommending, of ratings from ``low`` to ``high``."""
+    return low + _RELEVANT * (high - low)
 
 
 def _seen(train: EncodedSplit, users: NDArray[np.int64]) -> list[NDArray[np.int64]]:

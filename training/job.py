@@ -34,9 +34,12 @@ STOPPED = "stopped by a signal; its checkpoint holds the work so far"
 """What a rank says on standard error when it was told to end."""
 
 
-def job_key(task: Task, fingerprint: str, config: dict[str, Any], seed: int) -> str:
-    """What a job is known by: its data, its configuration (as ``config.config_fields``) and its seed."""
-    return f"{task}-{fingerprint[:16]}-{digest(config, seed)}"
+def job_key(task: Task, fingerprint: str, config: dict[str, Any], seed: int, precision: str = "float32") -> str:
+    """What a job is known by: its data, its configuration (as ``config.config_fields``), its seed, and how precisely it
+    computes.
+    """
+    key = f"{task}-{fingerprint[:16]}-{digest(config, seed)}"
+    return key if precision == "float32" else f"{key}-{precision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

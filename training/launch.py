@@ -146,9 +146,7 @@ def _job(
     fields = config_fields(config or default_config(dataset.task))
     ranks = 1 if _worker(fields) == _TREES else ranks
     execution = execution or Execution()
-    key = job_key(dataset.task, dataset.fingerprint, fields, seed)
-    if execution.precision != "float32":
-        key = f"{key}-{execution.precision}"
+    key = job_key(dataset.task, dataset.fingerprint, fields, seed, execution.precision)
     return Job(
         key=key,
         task=dataset.task,

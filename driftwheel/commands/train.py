@@ -1,7 +1,7 @@
 """``driftwheel train``: from a table to a registered, exported version."""
 
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ def train(
         bool,
         typer.Option("--enter", help="Let it in if the gate passes: the first version serves, others go on trial."),
     ] = False,
+    register_only: Annotated[
+        bool, typer.Option("--register-only", help="Stop once it is registered: no gate, no export.")
+    ] = False,
     estimator: EstimatorName = None,
     learn: Annotated[bool, typer.Option("--learn", help="Add what the prediction log has labels for.")] = False,
     tuned: UseTuned = None,
@@ -39,13 +42,18 @@ def train(
     Ends with code 5 if the gate refuses it. The same data, configuration and seed find the job that is there; one that
     was interrupted, by Ctrl-C, SIGTERM or a crash, goes on from its checkpoint.
     """
+    from driftwheel.errors import ConfigurationError
     from driftwheel.wheel.dry_run import plan_training
     from driftwheel.wheel.lifecycle import enter as let_in
-    from driftwheel.wheel.lifecycle import make_version
+    from driftwheel.wheel.lifecycle import make_version, train_version
     from driftwheel.wheel.parameters import check_estimator
     from driftwheel.wheel.progress import SILENT, reporter_for
     from driftwheel.wheel.sources import remember
 
+    if register_only and enter:
+        raise ConfigurationError(
+            "--register-only and --enter exclude each other: what no gate has judged does not enter"
+        )
     settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning={"use_best": tuned})
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the ranks save before this process ends
     reporter = SILENT if as_json else reporter_for(PEOPLE)
@@ -56,25 +64,35 @@ def train(
         show_plan(plan_training(settings, model, dataset, reporter, estimator=estimator, enters=enter), as_json=as_json)
         return
     remember(settings, sources)
+    if register_only:
+        known = train_version(settings, model, dataset, reporter, estimator=estimator)
+        facts = {"model": model, "version": known.version, "run_id": known.run_id, "entry": "registered"}
+        _say(facts | {"metrics": known.shipped.metrics, "report": known.report}, as_json=as_json)
+        return
     made = make_version(settings, model, dataset, reporter, estimator=estimator)
     entry = let_in(settings, made, by="train")[0] if enter else ("exported" if made.bundle else "refused")
-    if as_json:
-        answer_json(
-            {
-                "model": model,
-                "version": made.version,
-                "run_id": made.run_id,
-                "entry": entry,
-                "metrics": made.metrics,
-                "champion_metrics": made.champion_metrics,
-                "tuned": made.tuned.tags if made.tuned else None,
-                "reasons": made.verdict.reasons,
-                "bundle": made.bundle.folder if made.bundle else None,
-                "report": made.report,
-            }
-        )
-    else:
-        page = f"; its run on one page: {made.report}" if made.report else ""
-        PEOPLE.print(f"{model} version {made.version}: {entry}{page}", highlight=False, soft_wrap=True)
+    facts = {
+        "model": model,
+        "version": made.version,
+        "run_id": made.run_id,
+        "entry": entry,
+        "metrics": made.metrics,
+        "champion_metrics": made.champion_metrics,
+        "tuned": made.tuned.tags if made.tuned else None,
+        "reasons": made.verdict.reasons,
+        "bundle": made.bundle.folder if made.bundle else None,
+        "report": made.report,
+    }
+    _say(facts, as_json=as_json)
     if not made.verdict.passed:
         raise typer.Exit(5)
+
+
+def _say(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        answer_json(facts)
+        return
+    page = f"; its run on one page: {facts['report']}" if facts["report"] else ""
+    PEOPLE.print(
+        f"{facts['model']} version {facts['version']}: {facts['entry']}{page}", highlight=False, soft_wrap=True
+    )

@@ -69,16 +69,12 @@ def plan_training(
     """
     from training.config import config_fields
     from training.data.refit import refit_fingerprint
-    from training.job import job_key
     from training.tracking import finished_run
 
     parameters = chosen_parameters(settings, name, dataset, reporter, estimator=estimator, base=base)
     fields, training = config_fields(parameters.config), settings.training
     shipped = refit_fingerprint(dataset)
-    keys = {
-        "evaluation": job_key(dataset.task, dataset.fingerprint, fields, training.seed),
-        "shipped": job_key(dataset.task, shipped, fields, training.seed),
-    }
+    keys = planned_jobs(settings, dataset, parameters.config)
     run_id = finished_run(settings, keys["shipped"])
     version, registered = _version(settings, name, run_id)
     rollout = current_rollout(settings, name)
@@ -103,6 +99,20 @@ def plan_training(
         champion=champion,
         then=_then(settings, name, version, enters=enters),
     )
+
+
+def planned_jobs(settings: Settings, dataset: "Dataset", config: "TrainConfig") -> dict[str, str]:
+    """The keys of the jobs that a training would be: of the ``evaluation``, and of the ``shipped`` weights."""
+    from training.config import config_fields
+    from training.data.refit import refit_fingerprint
+    from training.job import job_key
+
+    training = settings.training
+    fields, shipped = config_fields(config), refit_fingerprint(dataset)
+    return {
+        "evaluation": job_key(dataset.task, dataset.fingerprint, fields, training.seed, training.precision),
+        "shipped": job_key(dataset.task, shipped, fields, training.seed, training.precision),
+    }
 
 
 def _state(folder: Path) -> str:
@@ -133,7 +143,7 @@ def _then(settings: Settings, name: str, version: int, *, enters: bool) -> str:
         return "it is exported, and waits"
     if rollout is None:
         return "it enters service"
-    if version in (rollout.stable, rollout.candidate):
+    if version in rollout.versions:
         return "it is in the rollout already"
     if rollout.candidate is not None:
         return f"it cannot enter: version {rollout.candidate} is on trial"

@@ -63,6 +63,21 @@ def current_rollout(settings: Settings, name: str) -> Rollout | None:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedVersion:
+    """A registered version that no gate has judged yet."""
+
+    name: str
+    version: int
+    run_id: str
+    shipped: "TrainedModel"
+    full: "Dataset"
+    """What ``shipped`` was trained on."""
+    config: "TrainConfig"
+    tuned: "Tuned | None" = None
+    report: Path | None = None
+
+
 def make_version(
     settings: Settings,
     name: str,
@@ -83,6 +98,38 @@ def make_version(
         TrainingError: The training job failed.
         ExportError: An exported graph disagrees with the model.
     """
+    made = train_version(settings, name, dataset, reporter, estimator=estimator, base=base)
+    version, run_id, shipped = made.version, made.run_id, made.shipped
+    champion = champion_metrics(settings, name, version, dataset, made.config)
+    verdict = judge_version(settings, name, version, dataset, shipped, champion, reporter)
+    bundle = export_version(settings, name, version, run_id, shipped, made.full, reporter) if verdict.passed else None
+    return NewVersion(
+        name=name,
+        version=version,
+        run_id=run_id,
+        metrics=shipped.metrics,
+        champion_metrics=champion,
+        verdict=verdict,
+        bundle=bundle,
+        tuned=made.tuned,
+        report=made.report,
+    )
+
+
+def train_version(
+    settings: Settings,
+    name: str,
+    dataset: "Dataset",
+    reporter: Reporter,
+    *,
+    estimator: str | None = None,
+    base: "TrainConfig | None" = None,
+) -> TrackedVersion:
+    """The first half of ``make_version``: train, put the run on record, and register it.
+
+    Raises:
+        TrainingError: The training job failed.
+    """
     from training.data.refit import refit_dataset
     from training.registry import Registry
     from training.tracking import track
@@ -99,17 +146,13 @@ def make_version(
         version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
         report = keep_page(settings, name, version, run_id)
         task.finish(f"version {version}, MLflow run {run_id[:8]}")
-    champion_metrics = _champion_metrics(settings, name, version, dataset, config)
-    verdict = _gate(settings, name, version, dataset, shipped, champion_metrics, reporter)
-    bundle = export_version(settings, name, version, run_id, shipped, full, reporter) if verdict.passed else None
-    return NewVersion(
+    return TrackedVersion(
         name=name,
         version=version,
         run_id=run_id,
-        metrics=shipped.metrics,
-        champion_metrics=champion_metrics,
-        verdict=verdict,
-        bundle=bundle,
+        shipped=shipped,
+        full=full,
+        config=config,
         tuned=tuned,
         report=report,
     )
@@ -173,7 +216,7 @@ def _describe(dataset: "Dataset", metrics: dict[str, float]) -> str:
     return f"{dataset.rows['train']} training rows from {dataset.source}{until}; test {_shown(metrics)}"
 
 
-def _champion_metrics(
+def champion_metrics(
     settings: Settings, name: str, version: int, dataset: "Dataset", config: "TrainConfig"
 ) -> dict[str, float] | None:
     """What the version in service reaches on the new version's test split, at the new one's costs; None where it is the
@@ -190,22 +233,27 @@ def _champion_metrics(
     return {} if share_seen(champion, dataset) > _MOST_SEEN else evaluate_bundle(champion, dataset, config)
 
 
-def _gate(
+def judge_version(
     settings: Settings,
     name: str,
     version: int,
     dataset: "Dataset",
     trained: "TrainedModel",
-    champion_metrics: dict[str, float] | None,
+    champion: dict[str, float] | None,
     reporter: Reporter,
 ) -> "GateVerdict":
+    """Let the gate judge a version, and write what it says into the ledger.
+
+    Args:
+        champion: What ``champion_metrics`` found.
+    """
     from training.config import config_from, is_ranking
     from training.gate import decide
 
     ranks = is_ranking(config_from(trained.task, trained.config))
-    verdict = decide(trained.task, trained.metrics, champion_metrics, gate_bounds(dataset.signature), ranks=ranks)
+    verdict = decide(trained.task, trained.metrics, champion, gate_bounds(dataset.signature), ranks=ranks)
     summary = f"version {version} {'passed' if verdict.passed else 'refused'}: {'; '.join(verdict.reasons)}"
-    payload = {"version": version, "metrics": trained.metrics, "champion": champion_metrics, "verdict": asdict(verdict)}
+    payload = {"version": version, "metrics": trained.metrics, "champion": champion, "verdict": asdict(verdict)}
     Ledger(settings.ledger).append("gate", name, at=now(), summary=summary, payload=payload)
     reporter.note(f"gate: {summary}")
     return verdict
@@ -261,24 +309,36 @@ Entry = Literal["in service", "on trial", "refused", "known", "archived"]
 def enter(
     settings: Settings, made: NewVersion, *, by: str, steps: tuple[float, ...] | None = None
 ) -> tuple[Entry, Rollout | None]:
-    """Let a version that passed the gate in: the first one serves at once, later ones as candidates behind the split."""
-    rollout = current_rollout(settings, made.name)
+    """Let a version that passed the gate in, as ``enter_bundle`` does; one that did not stays out."""
     if made.bundle is None:
-        return "refused", rollout
-    if rollout is not None and made.version in (rollout.stable, rollout.candidate):
+        return "refused", current_rollout(settings, made.name)
+    return enter_bundle(settings, made.bundle, by=by, steps=steps)
+
+
+def enter_bundle(
+    settings: Settings, bundle: Bundle, *, by: str, steps: tuple[float, ...] | None = None
+) -> tuple[Entry, Rollout | None]:
+    """Let a bundle in: the first one serves at once, later ones as candidates behind the split.
+
+    Raises:
+        RolloutError: Another candidate is on trial, or it cannot answer the requests that the version in service gets.
+    """
+    name, version = bundle.name, bundle.version
+    rollout = current_rollout(settings, name)
+    if rollout is not None and version in rollout.versions:
         return "known", rollout
-    if made.version in archived_versions(settings, made.name):
+    if version in archived_versions(settings, name):
         return "archived", rollout
     if rollout is None:
-        rollout = serve_stable(settings.rollouts, made.name, made.version, by=by, now=now())
+        rollout = serve_stable(settings.rollouts, name, version, by=by, now=now())
         entry: Entry = "in service"
     else:
-        check_compatible(settings, made.bundle)
+        check_compatible(settings, bundle)
         plan = DEFAULT_STEPS if steps is None else steps
-        rollout = start_candidate(settings.rollouts, made.name, made.version, steps=plan, by=by, now=now())
+        rollout = start_candidate(settings.rollouts, name, version, steps=plan, by=by, now=now())
         entry = "on trial"
     Ledger(settings.ledger).append(
-        "rollout", made.name, at=now(), summary=f"version {made.version} {entry} (by {by})", payload=asdict(rollout)
+        "rollout", name, at=now(), summary=f"version {version} {entry} (by {by})", payload=asdict(rollout)
     )
     sync_aliases(settings, rollout)
     return entry, rollout

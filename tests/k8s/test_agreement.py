@@ -33,9 +33,10 @@ def our_commands(container: Object) -> list[list[str]]:
         elif line[0] == "sh":
             script = line[2].replace("\\\n", " ")
             assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0, script
+            script = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", script)  # what a variable is if nobody sets it
             found += [
                 shlex.split(part)[1:]
-                for part in re.findall(r"^\s*(?:exec )?(driftwheel .*)$", script, flags=re.MULTILINE)
+                for part in re.findall(r"^\s*(?:exec )?(driftwheel [^&\n]*)", script, flags=re.MULTILINE)
             ]
     return found
 

@@ -1,0 +1,1 @@
+"""The steps of a version's way in as a pipeline: for Kubeflow Pipelines, and on this machine."""

@@ -8,7 +8,7 @@ ARGS ?=
 KERNEL := serving/backends/factor_kernel.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help up test check proto dashboards bench soak fuzz clean
+.PHONY: help up test check proto dashboards pipeline bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,6 +27,7 @@ check: $(VENV)/.installed-dev ## Lint, types, import contracts, generated code u
 	$(BIN)/lint-imports --no-cache
 	PYTHON=$(BIN)/python proto/check.sh
 	PYTHON=$(BIN)/python monitoring/check.sh
+	PYTHON=$(BIN)/python k8s/pipelines/check.sh
 
 proto: $(VENV)/.installed-dev ## Generate serving/_proto from proto/
 	PYTHON=$(BIN)/python proto/generate.sh
@@ -34,6 +35,9 @@ proto: $(VENV)/.installed-dev ## Generate serving/_proto from proto/
 dashboards: $(VENV)/.installed-dev ## Write Prometheus' rules and Grafana's dashboards from monitoring/
 	$(BIN)/python -m monitoring.alerts.rules
 	$(BIN)/python -m monitoring.dashboards.build
+
+pipeline: $(VENV)/.installed-dev ## Compile the pipeline for Kubeflow to k8s/pipelines
+	$(BIN)/driftwheel pipeline compile
 
 bench: $(VENV)/.installed-dev ## Run the load benchmark (docs/benchmarks.md names the others)
 	$(BIN)/python -m benchmarks.load $(ARGS)

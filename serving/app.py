@@ -16,6 +16,7 @@ from monitoring.metrics import ServingMetrics
 from serving.about import server_version
 from serving.access import Access
 from serving.console.routes import Console
+from serving.features import OnlineFeatures
 from serving.metrics_page import MetricsPage
 from serving.prediction_log import PredictionLog
 from serving.recording import Recorder
@@ -116,13 +117,16 @@ class Application:
         self._service = make_service(repository, self._log, recorder, settings.serving)
         metrics.ready.set_function(lambda: float(self._service.ready))
         self._page = MetricsPage(registry, settings, settle=recorder.drain)
+        self._features = (
+            OnlineFeatures(settings.features, settings.features_folder, metrics) if settings.features.serve else None
+        )
         access = Access(settings.security.token_file)
         unfinished = UnfinishedBytes(settings.security.max_unfinished_bytes)
         routes = [
             Route("GET", "/metrics", self._answer_metrics, role=None, doc=METRICS_DOC),
             *OipRest(self._service).routes(),
             *TritonRest(self._service, recorder).routes(),
-            *Typed(self._service).routes(),
+            *Typed(self._service, self._features).routes(),
             *TorchServeRest(self._service).routes(),
         ]
         self._console = Console(settings, access)
@@ -145,7 +149,7 @@ class Application:
         self._answer_grpc = self._tracing.grpc(self._grpc) if self._tracing else self._grpc
         self._answer_http = self._tracing.http(self._http, routes) if self._tracing else self._http
         await self._log.start()
-        await repository.sync()
+        await asyncio.gather(repository.sync(), *([self._features.open()] if self._features else ()))
         await self._page.start()
         self._tasks = [asyncio.create_task(repository.watch()), asyncio.create_task(self._watch_for_drain())]
         _settle_interpreter()
@@ -155,6 +159,8 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._service.close()
+        if self._features:
+            self._features.close()
         await self._repository.close()
         await self._log.close()
         await self._page.close()

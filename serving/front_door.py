@@ -19,7 +19,9 @@ from pyvoy._server import get_envoy_environ  # what `pyvoy --print-envoy-entrypo
 from driftwheel.errors import ConfigurationError
 from driftwheel.settings import Settings
 from serving.envoy import envoy_files
+from serving.features import check_features
 from serving.plan import Plan
+from serving.retention import DAY_S, Retention
 from serving.runtime import ServerAddress
 from serving.security import secured
 from serving.supervising import SIGNALS, supervised
@@ -40,6 +42,7 @@ def planned(settings: Settings) -> Plan:
             "or build Python with --enable-shared",
         )
     check_tracing(settings)
+    check_features(settings)
     settings = secured(settings)
     serving = settings.serving
     return Plan(
@@ -50,6 +53,8 @@ def planned(settings: Settings) -> Plan:
         workers=serving.workers,
         drain_timeout_s=serving.drain_timeout_s,
         compression=settings.log.compression,
+        flush_interval_s=settings.log.flush_interval_ms / 1000,
+        retention=_retention(settings),
         log_format=settings.log_format,
         log_level=settings.log_level,
         runtime_folder=str(settings.runtime),
@@ -57,6 +62,16 @@ def planned(settings: Settings) -> Plan:
         settings=settings.model_dump_json(),
         envoy=_envoy_command(serving.front_door_threads),
         files=envoy_files(settings),
+    )
+
+
+def _retention(settings: Settings) -> Retention:
+    log = settings.log
+    return Retention(
+        rollouts_folder=str(settings.rollouts),
+        keep_s=None if log.keep_days is None else log.keep_days * DAY_S,
+        keep_bytes=None if log.keep_mib is None else log.keep_mib * 2**20,
+        labels_within_s=log.labels_within_days * DAY_S,
     )
 
 

@@ -10,7 +10,11 @@ class Without(MetaPathFinder):
     """Has nothing of these names found. What looks for them if only they are there goes on as where they are not."""
 
     def __init__(self, *names: str) -> None:
-        self._names = names
+        self._names = set(names)
+
+    def allow(self, name: str) -> None:
+        """Have it found again."""
+        self._names.discard(name)
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         """Refuse ``fullname`` if it is one of them; the next finder looks for any other."""

@@ -20,6 +20,7 @@ LONGEST = (
     "test_launch.py",
     "test_nodes.py",
     "test_trainjob.py",
+    "test_local.py",
     "test_pods.py",
     "test_mlflow.py",
     "test_ranks.py",

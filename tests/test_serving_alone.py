@@ -54,6 +54,14 @@ def test_the_server_starts_and_answers_there(python: Path, tmp_path: Path) -> No
     assert process.returncode == 0
 
 
+def test_features_are_not_served_without_feast(python: Path, tmp_path: Path) -> None:
+    settings: Settings = prepared_home(tmp_path / "home")
+    command = [python, "-m", "driftwheel", "--home", settings.home, "serve", "--port", "0"]
+    environment = {**os.environ, "DRIFTWHEEL_FEATURES__SERVE": "true"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "features need feast, which is not installed" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_worker_does_without_pandas_and_rich_even_where_they_are_installed() -> None:
     code = (
         "import serving.entry, sys, numpy as np, pyarrow as pa\n"

@@ -141,7 +141,7 @@ def _answer(response: pb.ModelInferResponse) -> ClientAnswer:
 
 
 def churn(
-    customers: Sequence[Mapping[str, object]],
+    customers: Sequence[Mapping[str, object]] | None = None,
     *,
     customer_ids: Sequence[int | str] | None = None,
     model: str | None = None,
@@ -151,12 +151,14 @@ def churn(
     """How likely customers are to leave.
 
     Args:
-        customers: Features by name for each customer; one that is absent or None is missing.
+        customers: Features by name for each customer; one that is absent or None is missing. None: the server looks the
+            features of ``customer_ids`` up, where it has a feature store.
         customer_ids: The first one decides in a canary split.
         model: None: the only churn model there is.
         version: None lets the canary split choose.
     """
-    body = {"customers": list(customers), "customer_ids": customer_ids, "model": model, "version": version}
+    rows = None if customers is None else list(customers)
+    body = {"customers": rows, "customer_ids": customer_ids, "model": model, "version": version}
     return _post("/v1/churn", body, _churn_answer, timeout_s=timeout_s)
 
 

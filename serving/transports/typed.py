@@ -1,5 +1,7 @@
 """Typed JSON for people: recommend, churn and feedback."""
 
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -7,8 +9,10 @@ import msgspec
 from driftwheel.contracts import Arm
 from driftwheel.errors import InvalidRequestError, TooLargeError
 from serving.access import Role
-from serving.codec import key_of
-from serving.service import InferCall, InferenceService
+from serving.codec import Columns, key_of
+from serving.engine import LoadedVersion
+from serving.features import Freshness, OnlineFeatures
+from serving.service import Decode, InferCall, InferenceService
 from serving.transports.http import PROTOCOL, Doc, Request, Response, Route, json_response
 from serving.transports.json_bodies import json_of
 from serving.transports.json_rows import columns_of
@@ -20,9 +24,11 @@ TAG = "Typed JSON"
 
 
 class ChurnJson(msgspec.Struct, forbid_unknown_fields=True):
-    """Ask how likely customers are to leave. A feature that is null or absent is missing."""
+    """Ask how likely customers are to leave. A feature that is null or absent is missing; without ``customers``, the features
+    of ``customer_ids`` come from the feature store, where the server has one.
+    """
 
-    customers: list[dict[str, Any]]
+    customers: list[dict[str, Any]] | None = None
     customer_ids: list[Id] | None = None
     """Routes in a canary split: the first one decides for the request."""
     model: str | None = None
@@ -43,11 +49,13 @@ class FeedbackJson(msgspec.Struct, forbid_unknown_fields=True):
     feedback: list[LabelJson]
 
 
-class ChurnRowJson(msgspec.Struct):
+class ChurnRowJson(msgspec.Struct, omit_defaults=True):
     """How likely one customer is to leave; ``row`` is what feedback about it names."""
 
     row: int
     churn_probability: float
+    features: Freshness | None = None
+    """How the feature store knew the customer; absent where the request brought the features."""
 
 
 class ChurnAnswerJson(msgspec.Struct):
@@ -98,8 +106,9 @@ FEEDBACK_DOC = Doc(
 class Typed:
     """The handlers."""
 
-    def __init__(self, service: InferenceService) -> None:
+    def __init__(self, service: InferenceService, features: OnlineFeatures | None = None) -> None:
         self._service = service
+        self._features = features
 
     def routes(self) -> list[Route]:
         """Every typed path."""
@@ -116,15 +125,13 @@ class Typed:
 
     async def _churn(self, request: Request) -> Response:
         body: ChurnJson = json_of(request, ChurnJson)
-        _check_ids(body)
         served = self._service.model_for("churn", body.model)
+        decode, freshness = await self._decoding(body, request)
         call = InferCall(
             model=served.rollout.model,
-            decode=lambda loaded: columns_of(
-                body.customers, loaded.signature, loaded.limits.max_rows_per_request, called="customers"
-            ),
+            decode=decode,
             protocol=PROTOCOL,
-            version=body.version,
+            version=request.pin(body.version),
             routing_key=key_of(body.customer_ids[0]) if body.customer_ids else None,
             deadline=request.deadline(),
             on_disconnect=request.on_disconnect,
@@ -133,8 +140,27 @@ class Typed:
         answer = await self._service.infer(call)
         version = answer.version
         probabilities = answer.values(version.output_names[0]).tolist()
-        rows = [ChurnRowJson(row, probability) for row, probability in enumerate(probabilities)]
+        rows = [
+            ChurnRowJson(row, one, state)
+            for row, (one, state) in enumerate(zip(probabilities, freshness, strict=False))
+        ]
         return json_response(ChurnAnswerJson(version.name, version.version, answer.arm, answer.prediction_id, rows))
+
+    async def _decoding(self, body: ChurnJson, request: Request) -> tuple[Decode, Iterable[Freshness | None]]:
+        """How the request's rows become inputs, and how the feature store knew each, None where it was not asked."""
+        customers = body.customers
+        if customers is not None:
+            _check_ids(customers, body.customer_ids)
+
+            def decode(loaded: LoadedVersion) -> tuple[Columns, int]:
+                limit = loaded.limits.max_rows_per_request
+                return columns_of(customers, loaded.signature, limit, called="customers")
+
+            return decode, repeat(None)
+        if self._features is None:
+            raise InvalidRequestError("customers is missing, and this server has no feature store (features.serve)")
+        fetched = await self._features.fetch(body.customer_ids or [], request.deadline())
+        return fetched.decode, fetched.freshness
 
     async def _feedback(self, request: Request) -> Response:
         body: FeedbackJson = json_of(request, FeedbackJson)
@@ -146,13 +172,13 @@ class Typed:
         return json_response(AcceptedJson(accepted))
 
 
-def _check_ids(body: ChurnJson) -> None:
+def _check_ids(customers: Sequence[object], ids: Sequence[Id] | None) -> None:
     """Refuse ids that are not one for each customer.
 
     Raises:
         InvalidRequestError: There are more or fewer.
     """
-    if body.customer_ids and len(body.customer_ids) != len(body.customers):
+    if ids and len(ids) != len(customers):
         raise InvalidRequestError(
-            f"customer_ids must name each of the {len(body.customers)} customers, or none; got {len(body.customer_ids)}"
+            f"customer_ids must name each of the {len(customers)} customers, or none; got {len(ids)}"
         )

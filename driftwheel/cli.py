@@ -10,10 +10,13 @@ from driftwheel.commands import (
     data,
     drift,
     export,
+    features,
     fleet,
     ledger,
+    log,
     models,
     monitoring,
+    pipeline,
     replay,
     retrain,
     serve,
@@ -39,7 +42,9 @@ _TRAINING_LIBRARIES = {
     "scipy",
     "fsspec",
     "optuna",
+    "duckdb",
 }
+_PIPELINE_LIBRARIES = {"kfp", "kubernetes", "kubeflow_trainer_api"}
 
 app = typer.Typer(
     name="driftwheel",
@@ -65,8 +70,11 @@ app.add_typer(drift.app, name="drift")
 app.add_typer(monitoring.app, name="monitoring")
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")
+app.add_typer(pipeline.app, name="pipeline")
+app.add_typer(features.app, name="features")
 app.add_typer(fleet.app, name="fleet")
 app.command("ledger")(ledger.ledger)
+app.add_typer(log.app, name="log")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
@@ -105,9 +113,10 @@ def main() -> None:
         try:
             app(prog_name="driftwheel")
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in _TRAINING_LIBRARIES:
+            library = (error.name or "").partition(".")[0]
+            if library not in _TRAINING_LIBRARIES | _PIPELINE_LIBRARIES:
                 raise
+            extras = "extra pipeline" if library in _PIPELINE_LIBRARIES else "extras train and monitor"
             raise ConfigurationError(
-                f"this command needs {error.name}, which is not installed",
-                hint="install driftwheel's extras train and monitor",
+                f"this command needs {error.name}, which is not installed", hint=f"install driftwheel's {extras}"
             ) from None

@@ -16,6 +16,9 @@ from pathlib import Path
 OPEN_SUFFIX = ".arrows"
 SEALED_SUFFIX = ".parquet"
 
+TORN_SUFFIX = ".torn"
+"""What a stream with a torn tail is renamed to once its whole part is sealed; for people, no reader looks at it."""
+
 
 def predictions_folder(log: Path, model: str, version: int) -> Path:
     """Where one version's prediction segments lie."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -230,6 +230,20 @@ class LogSettings(Section):
     """A segment of this age is finished likewise."""
     compression: Literal["none", "lz4", "zstd"] = "lz4"
     """How sealed segments are compressed: lz4 quickly, zstd well."""
+    keep_days: float | None = Field(default=None, gt=0)
+    """Predictions are deleted this long after they were sealed; unset, never: retrains learn from all that there are."""
+    keep_mib: int | None = Field(default=None, ge=1)
+    """Of a larger log the oldest predictions are deleted; unset, it grows."""
+    labels_within_days: float = Field(default=1.0, gt=0)
+    """How late labels come. Predictions that are younger are never deleted, nor those that a running trial is judged by."""
+
+    @model_validator(mode="after")
+    def _keeps_what_waits(self) -> "LogSettings":
+        if self.keep_days is not None and self.keep_days < self.labels_within_days:
+            raise ValueError(
+                f"keep_days is {self.keep_days:g}, but labels may come for {self.labels_within_days:g} days"
+            )
+        return self
 
 
 class TracingSettings(Section):

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from driftwheel.errors import ConfigurationError
+from driftwheel.feature_store import FeatureSettings
 from driftwheel.log import LogFormat
 from driftwheel.processes import RESOLVED_VARIABLE, with_settings
 from driftwheel.serving_settings import (
@@ -121,6 +122,8 @@ class DriftSettings(Section):
     units: Literal["users", "rows"] = "users"
     """What is independent of each other in models with users: users (a window that is a few people's does not alarm), or
     rows (any change in what is asked counts, though it be because other users came)."""
+    check_every_s: float = Field(default=300.0, gt=0)
+    """How often ``drift watch`` looks at a model that has no candidate on trial."""
     quality_margin: float = Field(default=0.05, gt=0)
     """Quality is down when its loss is this share above the reference's, beyond its confidence bound."""
 
@@ -132,6 +135,17 @@ class RetrainSettings(Section):
     """The least time between two retrains of a model."""
     daily_cap: int = Field(default=4, ge=0)
     """The most retrains of a model in 24 hours."""
+    every_days: float | None = Field(default=None, gt=0)
+    """``drift watch --retrain`` also retrains a model whose version in service is so old; unset, on drift alone."""
+    steps: tuple[float, ...] | None = None
+    """The shares of traffic that a retrained version gets, step by step; unset, as ``canary start`` has them."""
+
+    @field_validator("steps")
+    @classmethod
+    def _are_steps(cls, steps: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if steps is not None and (not steps or list(steps) != sorted({min(max(step, 0.0), 1.0) for step in steps})):
+            raise ValueError("must be shares of traffic that grow, from 0 to 1")
+        return steps
 
 
 class MonitoringSettings(Section):
@@ -163,6 +177,8 @@ class JudgeSettings(Section):
     """How much higher the candidate's mean loss may be, as a share of stable's."""
     auc_margin: float = Field(default=0.005, ge=0)
     """How much lower the area under the candidate's ROC curve may be than stable's on the same requests."""
+    look_every_s: float = Field(default=60.0, gt=0)
+    """How often ``drift watch`` lets the judge look at a candidate."""
     max_days: float = Field(default=14.0, ge=0)
     """A trial that takes longer is aborted; 0: never."""
 
@@ -199,6 +215,7 @@ class Settings(BaseSettings):
     retrain: RetrainSettings = RetrainSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     judge: JudgeSettings = JudgeSettings()
+    features: FeatureSettings = FeatureSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -222,6 +239,11 @@ class Settings(BaseSettings):
     def rollouts(self) -> Path:
         """Where rollout files lie."""
         return self.home / "rollouts"
+
+    @property
+    def refusals(self) -> Path:
+        """Where servers say which candidates they could not load."""
+        return self.home / "refusals"
 
     @property
     def data(self) -> Path:
@@ -252,6 +274,11 @@ class Settings(BaseSettings):
     def ledger(self) -> Path:
         """The SQLite file of every verdict, decision and retrain."""
         return self.home / "ledger.sqlite"
+
+    @property
+    def features_folder(self) -> Path:
+        """The feature repository: offline files, registry, and the online store where it is SQLite."""
+        return self.home / "features"
 
     @property
     def engine_cache(self) -> Path:

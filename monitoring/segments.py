@@ -40,6 +40,33 @@ def read_segments(
     return pa.concat_tables(tables, promote_options="permissive") if tables else None
 
 
+def sealed_and_rest(folder: Path) -> tuple[dict[Path, pa.Schema], pa.Table | None]:
+    """What ``read_segments`` reads: the sealed segments that can be read, with their schemas, and the whole rows of all
+    others.
+
+    A sealed file may be deleted, as its time is over, before the caller opens it.
+    """
+    sealed: dict[Path, pa.Schema] = {}
+    rest: list[pa.Table] = []
+    for stem in _stems(folder):
+        path = folder / f"{stem}{SEALED_SUFFIX}"
+        if (schema := _sealed_schema(path)) is not None:
+            sealed[path] = schema
+        elif (table := _read_one(folder, stem, None, None)) is not None:
+            rest.append(table)
+    return sealed, pa.concat_tables(rest, promote_options="permissive") if rest else None
+
+
+def _sealed_schema(path: Path) -> pa.Schema | None:
+    """None where there is no such file, or none that can be read: what is wrong with it, ``_read_one`` says."""
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return None
+
+
 def _time_range(since: str | None, until: str | None) -> pc.Expression | None:
     bounds: list[pc.Expression] = []
     if since is not None:

@@ -9,6 +9,7 @@ import msgspec
 from driftwheel.log import LogFormat
 from driftwheel.processes import with_settings
 from serving.envoy_files import EnvoyFiles
+from serving.retention import Retention
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: float
     compression: str
     """Of sealed log segments."""
+    flush_interval_s: float
+    """How often the workers write to the log."""
+    retention: Retention
+    """How long they are kept."""
     log_format: LogFormat
     log_level: str
     runtime_folder: str

@@ -2,7 +2,7 @@
 
 Parquet can wait, since readers take finished segments as well; answers cannot.
 
-Run as ``python -m serving.sealing FOLDER COMPRESSION``.
+Run as ``python -m serving.sealing FOLDER COMPRESSION FLUSH_INTERVAL_S``.
 """
 
 import fcntl
@@ -46,20 +46,21 @@ def finished_segments(root: Path) -> Iterator[Path]:
             continue  # its process lives, or another one was quicker
 
 
-def seal_finished(root: Path, compression: str = "none") -> int:
+def seal_finished(root: Path, compression: str = "none", flush_interval_s: float = 0.0) -> int:
     """Seal every segment under ``root`` that no process writes to any more; how many those were.
 
     One that cannot be read or written is left as it is, and said so: the log goes on beside it.
 
     Args:
         compression: As Parquet names it.
+        flush_interval_s: How often the segments' writers wrote.
     """
     from serving.segments import seal_segment  # pyarrow would cost the start of whoever only looks a third of a second
 
     count = 0
     for path in finished_segments(root):
         try:
-            seal_segment(path, compression=compression)
+            seal_segment(path, compression=compression, flush_interval_s=flush_interval_s)
         except OSError as error:
             _log.error("log.seal_failed", segment=str(path), reason=str(error))
             continue
@@ -98,12 +99,16 @@ class Sealer:
     Args:
         folder: The log's root.
         compression: As Parquet names it.
+        flush_interval_s: How often the segments' writers write.
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, folder: Path, compression: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, compression: str, flush_interval_s: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._compression = compression
+        self._flush_interval_s = flush_interval_s
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._next_look_s = clock() + _LOOK_EVERY_S
@@ -124,7 +129,16 @@ class Sealer:
         waiting = sum(path.stat().st_size for path in finished_segments(self._folder))
         if waiting and (quiet or waiting >= _MOST_WAITING_BYTES):
             self._process = subprocess.Popen(
-                tied([sys.executable, "-m", "serving.sealing", str(self._folder), self._compression]),
+                tied(
+                    [
+                        sys.executable,
+                        "-m",
+                        "serving.sealing",
+                        str(self._folder),
+                        self._compression,
+                        str(self._flush_interval_s),
+                    ]
+                ),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C on the terminal is for the supervisor
             )
@@ -139,7 +153,7 @@ class Sealer:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        seal_finished(self._folder, self._compression)
+        seal_finished(self._folder, self._compression, self._flush_interval_s)
         for unfinished in self._folder.rglob(f"{TEMPORARY_PREFIX}*"):
             unfinished.unlink(missing_ok=True)  # its rows are in the segment that has just been sealed
 
@@ -148,8 +162,8 @@ def main() -> None:
     """Seal what is finished, and end."""
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    folder, compression = sys.argv[1:]
-    seal_finished(Path(folder), compression)
+    folder, compression, flush_interval_s = sys.argv[1:]
+    seal_finished(Path(folder), compression, float(flush_interval_s))
 
 
 if __name__ == "__main__":

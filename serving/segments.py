@@ -21,14 +21,12 @@ import pyarrow.parquet as pq
 import structlog
 
 from driftwheel.files import replaced
-from driftwheel.log_layout import OPEN_SUFFIX, SEALED_SUFFIX
+from driftwheel.log_layout import OPEN_SUFFIX, SEALED_SUFFIX, TORN_SUFFIX
 from driftwheel.predictions import is_whole, widened
-from serving.direct_stream import END_OF_STREAM, DirectStream, Staging
+from serving.direct_stream import END_OF_STREAM, DirectStream, Staging, is_closed
+from serving.unflushed import busiest
 
 _log = structlog.get_logger()
-
-TORN_SUFFIX = ".torn"
-"""What a stream with a torn tail is renamed to once its whole part is sealed; for people, no reader looks at it."""
 
 
 class SegmentWriter:
@@ -178,17 +176,21 @@ def whole_batches(path: Path) -> tuple[list[pa.RecordBatch], bool]:
     return batches, not content.endswith(END_OF_STREAM)
 
 
-def seal_segment(path: Path, *, compression: str = "none") -> Path | None:
+def seal_segment(path: Path, *, compression: str = "none", flush_interval_s: float = 0.0) -> Path | None:
     """Write a stream's whole batches as Parquet, and only then delete the stream; None where it held nothing.
 
     Args:
         compression: As Parquet names it.
+        flush_interval_s: How often its writer wrote. Of one that was killed it is said what that can have cost.
 
     Raises:
         OSError: They cannot be read back or written. The stream is left as it is.
     """
     batches, torn = whole_batches(path)
     sealed: Path | None = None
+    if (torn or not is_closed(path)) and (lost := busiest(batches, flush_interval_s)):
+        rows = sum(batch.num_rows for batch in batches)
+        _log.warning("log.writer_killed", segment=str(path), whole_requests=rows, lost_predictions_at_most=lost)
     if batches:
         sealed = path.with_suffix(SEALED_SUFFIX)
         with replaced(sealed) as temporary:

@@ -15,6 +15,7 @@ from driftwheel.files import exclusive_lock
 from serving import runtime
 from serving.addresses import bound
 from serving.plan import Plan
+from serving.retention import Expirer
 from serving.runtime import ServerAddress
 from serving.sealing import Sealer
 from serving.supervisor import FrontDoor
@@ -65,8 +66,14 @@ def supervised(plan: Plan) -> Generator[tuple[FrontDoor, ServerAddress]]:
         _socket_folder(plan) as folder,
     ):
         runtime.clear(plan)
-        sealer = Sealer(plan.prediction_log, plan.compression)
-        door = FrontDoor(claimed, folder, beside=sealer.look)
+        sealer = Sealer(plan.prediction_log, plan.compression, plan.flush_interval_s)
+        expirer = Expirer(plan.prediction_log, plan.retention)
+
+        def look_after_the_log() -> None:
+            sealer.look()
+            expirer.look()
+
+        door = FrontDoor(claimed, folder, beside=look_after_the_log)
         try:
             address = door.wait_until_up()
             runtime.announce(plan, address)

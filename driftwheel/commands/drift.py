@@ -6,8 +6,10 @@ import typer
 from rich.table import Table
 
 from driftwheel.commands.common import ANSWER, Json, ModelName, answer_json, check_moment, resolved
+from driftwheel.commands.drift_watch import watch
 
 app = typer.Typer(help="Compare live traffic with what the version in service was shipped with.", no_args_is_help=True)
+app.command()(watch)
 
 
 @app.command()
@@ -37,7 +39,9 @@ def run(
     result = check_drift(resolved(ctx), model, since=since, window=frame, html=html)
     decision = result.decision
     if as_json:
-        answer_json({**asdict(decision), "rows": result.rows, "report": result.report_html})
+        recommended = result.recommended and asdict(result.recommended)
+        found = {"rows": result.rows, "recommended": recommended, "report": result.report_html}
+        answer_json({**asdict(decision), **found})
     else:
         table = Table("monitor", "column", "alarms", "p", "why", title=decision.summary, title_justify="left")
         for one in decision.outcomes:
@@ -45,6 +49,14 @@ def run(
             cells = (one.monitor, one.column, f"{one.alarms} of {one.windows}", f"{one.p_value:.1e}", one.why)
             table.add_row(*cells, style=style)
         ANSWER.print(table)
+        if (lists := result.recommended) is not None:
+            ANSWER.print(
+                f"recommended: {lists.items:,} items in {lists.lists:,} lists ({lists.empty_lists:,} empty), "
+                f"{lists.coverage:.1%} of the catalogue; {lists.top_share:.1%} of them are among the 50 most asked for, "
+                f"as are {lists.asked_top_share:.1%} of the reference's rows",
+                highlight=False,
+                soft_wrap=True,
+            )
         if result.report_html is not None:
             ANSWER.print(f"report: {result.report_html}", highlight=False, soft_wrap=True)
     raise typer.Exit({"drift": 10, "broken data": 11}.get(decision.status, 0))

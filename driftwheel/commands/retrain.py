@@ -1,5 +1,6 @@
 """``driftwheel retrain``: the same training, on data to date, entering as a candidate."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
@@ -43,6 +44,7 @@ def retrain(
     from driftwheel.wheel.watching import check_drift
     from monitoring.retrain import Trigger
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the ranks save before this process ends
     settings = resolved(ctx, tuning={"use_best": tuned})
     if trigger not in get_args(Trigger):
         raise ConfigurationError(f"--trigger must be one of {', '.join(get_args(Trigger))}, got {trigger!r}")
@@ -67,6 +69,7 @@ def retrain(
         reason=reason,
         trigger=cast("Trigger", trigger),
         until=sources.until,
+        steps=settings.retrain.steps,
         estimator=estimator,
     )
     version = result.made.version if result.made else None

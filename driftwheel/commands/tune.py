@@ -1,5 +1,6 @@
 """``driftwheel tune``: search for the parameters that train a model best."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,6 +49,7 @@ def tune(
     from driftwheel.wheel.tuning import tune as run
 
     tuning = {"trials": trials, "workers": workers, "timeout_s": timeout, "storage": storage}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trial under way is queued again
     settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning=tuning)
     check_estimator(sources.task_of(model), estimator)
     dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=False)

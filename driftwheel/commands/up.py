@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,15 +23,19 @@ def up(
     once: Annotated[bool, typer.Option("--once", help="End after the table instead of serving on.")] = False,
     port: Annotated[int | None, typer.Option(help="The server's port; 0 takes a free one.")] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = None,
+    watch: Annotated[
+        bool, typer.Option(help="While serving on, offer metrics of the wheel, look for drift, retrain and judge.")
+    ] = True,
     as_json: Json = False,
     sources: "Sources",
 ) -> None:
-    """Turn the whole wheel once on real data, then keep serving.
+    """Turn the whole wheel once on real data, then serve on and keep it turning.
 
     Prepares data, trains both models under torchrun, tracks and registers them in MLflow, exports and serves them,
     replays the ratings after the cut date as traffic with feedback, looks for drift, retrains, and lets the judge decide
-    about the new version on live evidence. Interrupted, it goes on where it stopped. Default data: MovieLens and Telco
-    churn, as packaged; your own by the options below.
+    about the new version on live evidence. Then it serves on, and the wheel turns by itself: metrics at port 9108, drift
+    checks, retrains as the policy allows, and the judge. Interrupted, it goes on where it stopped. Default data: MovieLens
+    and Telco churn, as packaged; your own by the options below.
     """
     from driftwheel.files import exclusive_lock
     from driftwheel.wheel.progress import SILENT, reporter_for
@@ -51,7 +55,7 @@ def up(
             else:
                 print_summary(ANSWER, settings, report, serving_on=not once)
             if not once:
-                _serve_on(settings)
+                _serve_on(settings, watch=watch)
 
 
 @contextmanager
@@ -64,20 +68,27 @@ def _resumable() -> Generator[None]:
         raise typer.Exit(130) from None
 
 
-def _serve_on(settings: "Settings") -> None:
-    """Wait for Ctrl-C or SIGTERM.
+def _serve_on(settings: "Settings", *, watch: bool) -> None:
+    """Serve on, and keep the wheel turning, until Ctrl-C or SIGTERM.
 
     Raises:
         DriftwheelError: The server ended by itself.
     """
     from driftwheel.errors import DriftwheelError
     from driftwheel.wheel.server import running_server
+    from driftwheel.wheel.serving_on import turning
 
-    PEOPLE.print("Serving until Ctrl-C.")
     try:
-        while running_server(settings) is not None:
-            time.sleep(1)
+        with turning(settings, _say) if watch else nullcontext(lambda: None) as look:
+            _say("Serving until Ctrl-C.")
+            while running_server(settings) is not None:
+                look()
+                time.sleep(1)
     except KeyboardInterrupt:
-        PEOPLE.print("Draining.")
+        _say("Draining.")
         return
     raise DriftwheelError("the server ended by itself", hint=f"its last words are in {settings.runtime / 'server.log'}")
+
+
+def _say(line: str) -> None:
+    PEOPLE.print(line, highlight=False, soft_wrap=True)

@@ -44,8 +44,10 @@ def permission(settings: Settings, model: str, decision: "DriftDecision") -> Ret
     return may_retrain(history, now=now(), settings=settings.retrain, decision=decision, candidate_in_flight=in_flight)
 
 
-def permission_for_alert(settings: Settings, model: str, reason: str) -> RetrainVerdict:
-    """Whether an alert may start a retrain of a model now: as a drift decision may, and never after one on broken data."""
+def permission_without_drift(settings: Settings, model: str, reason: str) -> RetrainVerdict:
+    """Whether an alert or a schedule may start a retrain of a model now: as a drift decision may, and never after one on
+    broken data.
+    """
     ledger = Ledger(settings.ledger)
     for newest in ledger.latest(model, "drift"):
         if newest.payload["decision"]["schema_broken"]:

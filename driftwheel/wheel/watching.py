@@ -30,7 +30,7 @@ def check_drift(
 
     rollout = read_rollout(settings.rollouts, model)
     bundle = read_bundle(settings.models, model, rollout.stable)
-    at = now()
+    at, ledger = now(), Ledger(settings.ledger)
     result = run_drift(
         log=settings.prediction_log,
         bundle=bundle,
@@ -40,8 +40,19 @@ def check_drift(
         now=at,
         window=window,
         html=html,
+        retrained=_made_by_retrain(ledger, model, bundle.version),
     )
     if window is None:
-        payload = record(result.windows, settings.drift, result.decision, version=bundle.version)
-        Ledger(settings.ledger).append("drift", model, at=at, summary=result.decision.summary, payload=payload)
+        payload = record(
+            result.windows,
+            settings.drift,
+            result.decision,
+            version=bundle.version,
+            recommended=result.recommended,
+        )
+        ledger.append("drift", model, at=at, summary=result.decision.summary, payload=payload)
     return result
+
+
+def _made_by_retrain(ledger: Ledger, model: str, version: int) -> bool:
+    return any(entry.payload.get("version") == version for entry in ledger.entries(model, "retrain"))

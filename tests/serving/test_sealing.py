@@ -41,7 +41,7 @@ class World:
     def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.idle = 0.0, 1.0
         monkeypatch.setattr(Idleness, "share", lambda _: self.idle)
-        self.sealer = Sealer(settings.prediction_log, settings.log.compression, clock=lambda: self.now)
+        self.sealer = Sealer(settings.prediction_log, settings.log.compression, 0.1, clock=lambda: self.now)
 
     def look_until(self, folder: Path, wanted: list[str]) -> None:
         give_up = time.monotonic() + 30

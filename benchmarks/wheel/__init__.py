@@ -1,0 +1,1 @@
+"""The loop that turns by itself: real traffic, drift, retrain, canary and promotion with nobody touching it."""

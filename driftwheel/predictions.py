@@ -114,6 +114,8 @@ def as_predictions(requests: pa.Table) -> pa.Table:
             columns[ROW] = pa.array(row, pa.int32())
         elif pa.types.is_list(column.type):
             columns[name] = _values(column.combine_chunks(), request, row)
+        elif (counts == 1).all():
+            columns[name] = column
         else:
             columns[name] = column.take(pa.array(request))
     return pa.table(columns)
@@ -123,6 +125,8 @@ def _values(lists: pa.ListArray, request: NDArray[np.int64], row: NDArray[np.int
     # A table of no chunks combines to an array of none, and its offsets are empty.
     if not len(lists):
         return pa.nulls(0, lists.type.value_type)
+    if not lists.null_count:
+        return lists.flatten()  # every list is as long as its request has rows: they are in order already
     starts = lists.offsets.to_numpy()[:-1].astype(np.int64)
     missing = lists.is_null().to_numpy(zero_copy_only=False)[request]
     return lists.values.take(pa.array(np.where(missing, 0, starts[request] + row), mask=missing))

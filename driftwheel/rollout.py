@@ -6,7 +6,7 @@ writer says which revision its decision was made on, so that two writers cannot 
 
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,10 +58,13 @@ class Rollout:
     shadow: float = 0.0
     """The share of traffic that is control's and copied to the candidate while its weight is 0. Above 0, control's requests
     are copied at the later steps too, so that both versions are known to have answered the same."""
+    rivals: tuple[int, ...] = ()
+    """Further versions on trial, each with a share as large as the candidate's."""
+    began: tuple[int, ...] = ()
+    """Where several were on trial at the start: all of them, in order. Each keeps the place in the split that it began with."""
 
     def __post_init__(self) -> None:
-        if self.stable < 1 or (self.candidate is not None and self.candidate < 1):
-            raise ValueError("versions count from 1")
+        self._check_versions()
         if not 0.0 <= self.weight <= 1.0:
             raise ValueError(f"weight must be between 0 and 1, not {self.weight}")
         if self.candidate is None and (self.weight != 0.0 or self.state != "stable"):
@@ -76,6 +79,37 @@ class Rollout:
             raise ValueError(f"shadow must be between 0 and 1, not {self.shadow}")
         if not 0 <= self.step < len(self.steps):
             raise ValueError(f"step must be a position in steps, not {self.step}")
+        if self.weight > self.room:
+            raise ValueError(f"{len(self.on_trial)} candidates may have {self.room:.2%} each, not {self.weight:.2%}")
+
+    def _check_versions(self) -> None:
+        if self.rivals and self.candidate is None:
+            raise ValueError("there are rivals, and no candidate")
+        if min(self.versions) < 1:
+            raise ValueError("versions count from 1")
+        if len(set(self.versions)) < len(self.versions):
+            raise ValueError(f"each version can be there once, not {self.versions}")
+        if not set(self.on_trial) <= set(self.began or self.on_trial[:1]):
+            raise ValueError(f"began must name all versions on trial, not {self.began}")
+
+    @property
+    def on_trial(self) -> tuple[int, ...]:
+        """The candidate and its rivals."""
+        return () if self.candidate is None else (self.candidate, *self.rivals)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All that may be asked, stable first."""
+        return (self.stable, *self.on_trial)
+
+    @property
+    def room(self) -> float:
+        """The largest share that each version on trial can have: control needs one too, as long as there are several."""
+        return 1 / (len(self.began) + 1) if self.rivals else 1.0
+
+    def about(self, version: int) -> "Rollout":
+        """The rollout as one of the versions on trial sees it: its own, beside stable."""
+        return dataclasses.replace(self, candidate=version, rivals=())
 
 
 def rollout_path(rollouts: Path, model: str) -> Path:
@@ -153,9 +187,12 @@ def _with_candidate(current: Rollout | None, model: str) -> tuple[Rollout, int]:
     return current, current.candidate
 
 
-def serve_stable(rollouts: Path, model: str, version: int, *, by: str, now: str) -> Rollout:
+def serve_stable(
+    rollouts: Path, model: str, version: int, *, by: str, now: str, revision: int | None = None
+) -> Rollout:
     """Serve ``version`` alone: the first version of a model, or a rollback by hand."""
-    return change_rollout(rollouts, model, lambda _: Rollout(model=model, stable=version), by=by, now=now)
+    alone = Rollout(model=model, stable=version)
+    return change_rollout(rollouts, model, lambda _: alone, by=by, now=now, revision=revision)
 
 
 def start_candidate(
@@ -163,6 +200,7 @@ def start_candidate(
     model: str,
     version: int,
     *,
+    rivals: tuple[int, ...] = (),
     steps: tuple[float, ...] = STEPS_WITHOUT_SHADOW,
     shadow: float | None = None,
     by: str,
@@ -171,6 +209,7 @@ def start_candidate(
     """Put ``version`` on trial at the first step.
 
     Args:
+        rivals: Further versions, on trial at the same time.
         shadow: The share of traffic that is copied while the candidate gets none; 0: no request is ever copied; None:
             ``DEFAULT_SHADOW`` where the first step is 0, else 0.
 
@@ -188,8 +227,8 @@ def start_candidate(
                 f"version {current.candidate} of {model!r} is on trial already",
                 hint=f"driftwheel canary status {model}, then promote or abort it",
             )
-        if current.stable == version:
-            raise RolloutError(f"version {version} of {model!r} is the stable version already")
+        if current.stable in (version, *rivals):
+            raise RolloutError(f"version {current.stable} of {model!r} is the stable version already")
         copied = (DEFAULT_SHADOW if steps and steps[0] == 0 else 0.0) if shadow is None else shadow
         if steps and steps[0] == 0 and not copied:
             raise ValueError("the steps begin in shadow (0), so shadow must be the share of traffic to copy, not 0")
@@ -197,6 +236,8 @@ def start_candidate(
             model=model,
             stable=current.stable,
             candidate=version,
+            rivals=rivals,
+            began=(version, *rivals) if rivals else (),
             weight=steps[0],
             steps=steps,
             shadow=copied,
@@ -209,15 +250,25 @@ def start_candidate(
     try:
         return change_rollout(rollouts, model, change, by=by, now=now)
     except ValueError as error:
-        raise RolloutError(f"cannot start version {version} of {model!r}: {error}") from None
+        several = ", ".join(map(str, (version, *rivals)))
+        raise RolloutError(f"cannot start version {several} of {model!r}: {error}") from None
 
 
 def advance(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
-    """Give the candidate the next step's share; at the last step nothing changes but the revision."""
+    """Give the candidate the next step's share, and its rivals too; at the last step nothing changes but the revision.
+
+    Raises:
+        RolloutError: There is no candidate, or the next share is larger than there is room for so many.
+    """
 
     def change(current: Rollout | None) -> Rollout:
         rollout, _ = _with_candidate(current, model)
         step = min(rollout.step + 1, len(rollout.steps) - 1)
+        if rollout.steps[step] > rollout.room:
+            raise RolloutError(
+                f"{len(rollout.on_trial)} candidates of {model!r} have no room for {rollout.steps[step]:.2%} each",
+                hint=f"driftwheel canary abort {model} VERSION drops one",
+            )
         split_at = now if rollout.weight == 0 else rollout.split_at
         return dataclasses.replace(rollout, step=step, weight=rollout.steps[step], stepped_at=now, split_at=split_at)
 
@@ -235,20 +286,48 @@ def set_paused(rollouts: Path, model: str, *, paused: bool, by: str, now: str) -
 
 
 def promote(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
-    """Make the candidate the stable version."""
+    """Make the candidate the stable version.
+
+    Raises:
+        RolloutError: There is none, or there are several.
+    """
 
     def change(current: Rollout | None) -> Rollout:
-        _, candidate = _with_candidate(current, model)
+        rollout, candidate = _with_candidate(current, model)
+        if rollout.rivals:
+            several = ", ".join(map(str, rollout.on_trial))
+            raise RolloutError(
+                f"versions {several} of {model!r} are on trial; say which",
+                hint=f"driftwheel canary promote {model} VERSION",
+            )
         return Rollout(model=model, stable=candidate)
 
     return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)
 
 
-def abort(rollouts: Path, model: str, *, by: str, now: str, revision: int | None = None) -> Rollout:
-    """Drop the candidate; stable gets all traffic again."""
+def abort(
+    rollouts: Path,
+    model: str,
+    *,
+    by: str,
+    now: str,
+    revision: int | None = None,
+    versions: Collection[int] | None = None,
+) -> Rollout:
+    """Drop versions that are on trial; None: all. Their users get stable again, and what is left goes on.
+
+    Raises:
+        RolloutError: There is no candidate, or one of ``versions`` is not on trial.
+    """
 
     def change(current: Rollout | None) -> Rollout:
         rollout, _ = _with_candidate(current, model)
-        return Rollout(model=model, stable=rollout.stable)
+        dropped = set(rollout.on_trial if versions is None else versions)
+        if strangers := sorted(dropped - set(rollout.on_trial)):
+            raise RolloutError(f"version {strangers[0]} of {model!r} is not on trial")
+        left = tuple(version for version in rollout.on_trial if version not in dropped)
+        if not left:
+            return Rollout(model=model, stable=rollout.stable)
+        return dataclasses.replace(rollout, candidate=left[0], rivals=left[1:])
 
     return change_rollout(rollouts, model, change, by=by, now=now, revision=revision)

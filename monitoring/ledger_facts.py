@@ -63,7 +63,6 @@ class Facts:
         """Take in one entry, newer than all before."""
         facts = self.models.setdefault(entry.model, ModelFacts())
         at = moment(entry.at).timestamp()
-        self.entries[entry.model, entry.kind] += 1
         match entry.kind:
             case "drift":
                 facts.drift, facts.drift_at = entry.payload, at
@@ -81,6 +80,7 @@ class Facts:
                 self._add_retrain(entry, facts, at)
             case _:  # archiving has no time and no count of its own but that of its entries
                 pass
+        self.entries[entry.model, entry.kind] += 1
         self.last_id = entry.id
 
     def _add_retrain(self, entry: Entry, facts: ModelFacts, at: float) -> None:

@@ -24,6 +24,15 @@ def loss(task: Task, output: NDArray[Any], label: NDArray[Any]) -> NDArray[np.fl
     return np.square(np.asarray(output, dtype=np.float64) - np.asarray(label, dtype=np.float64))
 
 
+def log_loss(output: NDArray[Any], label: NDArray[Any]) -> NDArray[np.float64]:
+    """The log losses ``[rows]``, in nats, of probabilities and of labels 0 or 1. Float32 has no probability between 1 and
+    what is 6e-8 below it, so that they are held that far from 0 and 1.
+    """
+    likely = np.clip(np.asarray(output, dtype=np.float64), 2.0**-24, 1 - 2.0**-24)
+    is_one = np.asarray(label, dtype=np.float64)
+    return -(is_one * np.log(likely) + (1 - is_one) * np.log1p(-likely))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSums:
     """Losses of labelled rows in clusters (users, or requests where there is no user).

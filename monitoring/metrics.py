@@ -207,6 +207,31 @@ class ServingMetrics:
         self.load_failures = Counter(
             "driftwheel_bundle_load_failures", "Bundles that were refused.", ["model"], registry=registry
         )
+        self.feature_customers = Counter(
+            "driftwheel_feature_customers",
+            "Customers that requests only named, by whether the feature store knew them (fresh, stale, unknown).",
+            ["freshness"],
+            registry=registry,
+        )
+        self.feature_missing = Counter(
+            "driftwheel_feature_missing_values",
+            "Values that the feature store lacked of customers that it knew.",
+            ["feature"],
+            registry=registry,
+        )
+        self.feature_failures = Counter(
+            "driftwheel_feature_failures",
+            "Requests that the feature store did not answer (timeout, error).",
+            ["reason"],
+            registry=registry,
+        )
+        self.feature_fetch = Histogram(
+            "driftwheel_feature_fetch_duration_seconds",
+            "Of one request's question to the feature store, its wait for a thread included.",
+            [],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
         self.ready = Gauge("driftwheel_ready", "1 while the server takes traffic.", registry=registry)
         self.build = Info("driftwheel_build", "What is running.", registry=registry)
 

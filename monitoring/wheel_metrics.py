@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from driftwheel.bundle import bundle_folder, read_manifest
 from driftwheel.contracts import Manifest
-from driftwheel.errors import BundleError, NotFoundError
+from driftwheel.errors import BundleError, NotFoundError, RolloutError
 from driftwheel.files import is_locked
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
@@ -53,7 +53,15 @@ class WheelMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Everything that is known now."""
         self._facts.follow(self._ledger)
-        rollouts = [read_rollout(self._settings.rollouts, model) for model in list_rollouts(self._settings.rollouts)]
+        readable = GaugeMetricFamily(
+            f"{_PREFIX}rollout_readable", "1 if the rollout file can be read.", labels=["model"]
+        )
+        rollouts: list[Rollout] = []
+        for model in list_rollouts(self._settings.rollouts):
+            rollout = self._rollout(model)
+            readable.add_metric([model], rollout is not None)
+            rollouts += [rollout] if rollout else []
+        yield readable
         yield from _counters(self._facts)
         yield from _moments(self._facts)
         yield from _drift(self._facts)
@@ -65,10 +73,16 @@ class WheelMetrics(Collector):
             running.add_metric([model], is_locked(self._settings.runtime / f"retrain-{model}.lock"))
         yield running
 
+    def _rollout(self, model: str) -> Rollout | None:
+        """None where it cannot be read: the other models' metrics must not go with it."""
+        try:
+            return read_rollout(self._settings.rollouts, model)
+        except (RolloutError, NotFoundError) as error:
+            _log.warning("wheel_metrics.rollout_not_read", model=model, reason=error.message)
+            return None
+
     def _manifests_of(self, rollouts: Iterable[Rollout]) -> list[tuple[str, int, Manifest | None]]:
-        named = [
-            (one.model, version) for one in rollouts for version in (one.stable, one.candidate) if version is not None
-        ]
+        named = [(one.model, version) for one in rollouts for version in one.versions]
         return [(model, version, self._manifest(model, version)) for model, version in named]
 
     def _manifest(self, model: str, version: int) -> Manifest | None:

@@ -92,7 +92,7 @@ class Batcher(Generic[Job, Result]):
         self._run = run
         self._cost = cost
         self._inline_rows = min(max_batch_rows, cost.rows_within(inline_us))
-        self._max_batch_rows = max_batch_rows
+        self.max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
         self._max_runs = max_runs
         self._max_delay_s = max_delay_s
@@ -108,6 +108,11 @@ class Batcher(Generic[Job, Result]):
     def busy(self) -> bool:
         """Whether what is submitted now has to wait for longer than a turn of the loop."""
         return self._running > 0 or self._max_delay_s > 0 or self._inline_rows == 0
+
+    @property
+    def fullness(self) -> float:
+        """The share of the queue's bound that waits."""
+        return self.queued_rows / self._max_queued_rows
 
     @property
     def run(self) -> Callable[[Sequence[Job]], Sequence[Result | RequestError]]:
@@ -138,7 +143,7 @@ class Batcher(Generic[Job, Result]):
         if deadline is not None and self.busy:
             timer = loop.call_later(deadline - waiting.submitted, _expire, waiting)
             waiting.answer.add_done_callback(lambda _: timer.cancel())
-        if self._running < self._max_runs and (self._turn is None or self.queued_rows >= self._max_batch_rows):
+        if self._running < self._max_runs and (self._turn is None or self.queued_rows >= self.max_batch_rows):
             self._schedule(loop)
         return waiting.answer
 
@@ -147,7 +152,7 @@ class Batcher(Generic[Job, Result]):
             if not self._max_delay_s:
                 return
             self._turn.cancel()
-        if self._max_delay_s and self.queued_rows < self._max_batch_rows:
+        if self._max_delay_s and self.queued_rows < self.max_batch_rows:
             self._turn = loop.call_later(self._max_delay_s, self._next_run)
         else:
             self._turn = loop.call_soon(self._next_run)
@@ -187,7 +192,7 @@ class Batcher(Generic[Job, Result]):
                 _expire(waiting)
                 continue
             if waiting.rows > self._inline_rows:
-                limit = self._max_batch_rows
+                limit = self.max_batch_rows
             batch.append(waiting)
             rows += waiting.rows
         return batch, rows

@@ -80,7 +80,8 @@ class Buffer:
         self._memory.release()
         try:
             self._pages.resize(size)
-        except (BufferError, SystemError):  # somebody still looks at what was read in place; or a kernel that moves no pages
+        except (BufferError, SystemError):
+            # Somebody still looks at what was read in place, or the kernel does not move pages.
             pages, old = _new_pages(size), memoryview(self._pages)
             pages[: self._used] = old[: self._used]
             self._pages = pages

@@ -19,6 +19,7 @@ from serving.recommendation.questions import Id, Query, Question, check_sizes
 from serving.recommendation.recommender import LoadedRecommender, Recommendation
 from serving.recording import Recorder, Running
 from serving.repository import ServedModel
+from serving.versions import Pin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class RecommendCall:
     one: bool = False
     """The caller used the form for one user: messages need not say for which."""
     model: str | None = None
-    version: int | None = None
+    version: Pin | None = None
     deadline: float | None = None
     """When the caller stops waiting, by ``time.monotonic``."""
     on_disconnect: Callable[[Callable[[], object]], None] | None = None
@@ -72,7 +73,7 @@ def parties_of(call: RecommendCall, served: ServedModel, settings: ServingSettin
     for position, question in enumerate(call.questions):
         if pinned is not None:
             loaded, arm = pinned, Arm.PINNED
-        elif served.candidate is None:
+        elif not served.on_trial:
             loaded, arm = served.stable, Arm.STABLE
         else:
             loaded, arm = served.route(key_of(question.user))

@@ -188,7 +188,8 @@ class Recorder:
                 *key[:2], loaded.signature, *key[2:], prefix=f"{loaded.name}.{loaded.version}."
             )
         prediction_id = twin or series.prefix + self._new_token()
-        if self._sample >= 1.0 or self._chance() < self._sample:
+        # A copy is logged always: a sample of copies of a sample would leave few pairs.
+        if twin or self._sample >= 1.0 or self._chance() < self._sample:
             gathered, total_s = series.gathered, self._clock() - running.started
             gathered.append(prediction_id, self._now_us(), total_s, queued_s, rows, inputs, outputs)
             if gathered.held_bytes >= _HAND_OVER_BYTES:
@@ -242,8 +243,9 @@ class Recorder:
         metrics = self._metrics
         metrics.requests.labels(model, version, series.arm, series.protocol, series.code).inc(len(facts))
         metrics.latency.labels(model, version, series.arm, series.protocol).observe_many(total_s)
-        metrics.request_rows.labels(model).observe_many(rows)
-        metrics.queue.labels(model, version).observe_many(queued_s)
+        if series.arm is not Arm.SHADOW:  # a copy is no caller's, and these cannot tell the arms apart
+            metrics.request_rows.labels(model).observe_many(rows)
+            metrics.queue.labels(model, version).observe_many(queued_s)
         statistics = self._statistics.setdefault((model, series.version), Statistics())
         statistics.last_us = self._now_us()
         statistics.queued_s += float(queued_s.sum())

@@ -22,9 +22,10 @@ from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
 from monitoring.metrics import ServingMetrics
 from serving.engine import LoadedVersion, load_version
+from serving.refusing import is_its_own, tell_judge
 from serving.retirement import FORGET_AFTER_S, Retirement
 from serving.runtime import wishes_folder
-from serving.served_model import IndexEntry, ServedModel, named_versions
+from serving.served_model import IndexEntry, ServedModel
 from serving.split import Split
 from serving.wishes import NOTHING, Wish, change_wish, drop_wish, read_wish
 
@@ -132,7 +133,7 @@ class ModelRepository:
         """Every version that is loaded, whether or not it can answer, and every one that was refused or unloaded."""
         entries = [entry for served in self.models() for entry in served.index()]
         for name, (rollout, _) in sorted(self._unloaded.items()):
-            entries.extend(IndexEntry(name, v, "UNAVAILABLE", "unloaded") for v in named_versions(rollout))
+            entries.extend(IndexEntry(name, v, "UNAVAILABLE", "unloaded") for v in rollout.versions)
         for name, failure in sorted(self._failures.items()):
             loaded = self._served[name].versions if name in self._served else {}
             refused = {v: reason for v, reason in failure.reasons.items() if v and v not in loaded}
@@ -148,7 +149,7 @@ class ModelRepository:
             UnavailableError: It cannot be loaded; the message says why.
         """
         rollout = self._rollout(name)
-        if version is None or version in named_versions(rollout):
+        if version is None or version in rollout.versions:
             await self._ask(name, lambda wish: replace(wish, unloaded=False))
             await self._sync_model(name)
             if (failure := self._failures.get(name)) is not None:
@@ -172,7 +173,7 @@ class ModelRepository:
         rollout = self._rollout(name)
         if version is None:
             await self._ask(name, lambda wish: replace(wish, unloaded=True, versions=()))
-        elif version in named_versions(rollout):
+        elif version in rollout.versions:
             raise InvalidRequestError(
                 f"version {version} of {name!r} is in its rollout, which says what takes traffic: "
                 "change the rollout, or unload the whole model"
@@ -273,23 +274,29 @@ class ModelRepository:
         at_hand = {**(self._served[name].versions if name in self._served else {}), **at_hand}
         stable = at_hand.get(rollout.stable) or await self._loaded(name, rollout.stable)
         reasons: dict[int, str] = {}
+        split = Split(rollout)
 
         def serve() -> None:
             candidate = at_hand.get(rollout.candidate) if rollout.candidate else None
-            extras = tuple(at_hand[v] for v in wish.versions if v in at_hand and v not in named_versions(rollout))
-            self._serve(name, ServedModel(rollout, Split(rollout), stable, candidate, extras, wish))
+            extras = tuple(at_hand[v] for v in wish.versions if v in at_hand and v not in rollout.versions)
+            rivals = tuple(at_hand[v] for v in rollout.rivals if v in at_hand)
+            self._serve(name, ServedModel(rollout, split, stable, candidate, extras, wish, rivals))
 
         # What is at hand serves at once: a promotion or the end of a trial never waits for a bundle to load.
         serve()
-        for version in dict.fromkeys([*named_versions(rollout)[1:], *wish.versions]):
+        for version in dict.fromkeys([*rollout.on_trial, *wish.versions]):
             if version == rollout.stable or version in at_hand:
                 continue
             try:
                 at_hand[version] = await self._loaded(name, version)
             except Exception as error:  # noqa: BLE001 (as above)
                 reasons[version] = _reason(error)
+                if version in rollout.on_trial and is_its_own(error):
+                    await tell_judge(self._executor, self._settings.refusals, rollout.about(version), reasons[version])
             else:
                 serve()
+                if version in rollout.on_trial:
+                    await tell_judge(self._executor, self._settings.refusals, rollout.about(version), None)
         return reasons
 
     def _withdraw(self, name: str, rollout: Rollout, wish: Wish) -> None:

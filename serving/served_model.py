@@ -8,6 +8,7 @@ from driftwheel.errors import NotFoundError, UnavailableError
 from driftwheel.rollout import Rollout
 from serving.engine import LoadedVersion
 from serving.split import Split
+from serving.versions import Pin
 from serving.wishes import NOTHING, Wish
 
 
@@ -32,18 +33,30 @@ class ServedModel:
     extras: tuple[LoadedVersion, ...] = ()
     """Loaded beside what the rollout names; calls that pin them are answered, no others."""
     wish: Wish = NOTHING
+    rivals: tuple[LoadedVersion, ...] = ()
+    """Loaded ones of the rollout's further candidates."""
+    on_trial: Mapping[int, LoadedVersion] = field(init=False)
+    """The candidate and its rivals, as far as they are loaded."""
     versions: Mapping[int, LoadedVersion] = field(init=False)
 
     def __post_init__(self) -> None:
-        loaded = [*self.extras, self.stable, *([self.candidate] if self.candidate else [])]
+        tried = [*([self.candidate] if self.candidate else []), *self.rivals]
+        object.__setattr__(self, "on_trial", {one.version: one for one in tried})
+        loaded = [*self.extras, self.stable, *tried]
         object.__setattr__(self, "versions", {one.version: one for one in loaded})
 
-    def pinned(self, version: int) -> LoadedVersion:
-        """The version that the caller asked for.
+    def pinned(self, version: Pin) -> LoadedVersion:
+        """The version that the caller asked for: by its number, or by its arm.
 
         Raises:
-            NotFoundError: It is not loaded.
+            NotFoundError: It is not loaded, or nothing is on trial.
         """
+        if isinstance(version, Arm):
+            if version is not Arm.CANDIDATE:
+                return self.stable
+            if self.candidate is None:
+                raise NotFoundError(f"model {self.rollout.model!r} has no candidate that can answer")
+            return self.candidate
         if (loaded := self.versions.get(version)) is None:
             served = ", ".join(map(str, sorted(self.versions)))
             raise NotFoundError(f"model {self.rollout.model!r} has no loaded version {version}; loaded: {served}")
@@ -69,17 +82,15 @@ class ServedModel:
 
     def route(self, key: bytes) -> tuple[LoadedVersion, Arm]:
         """The version and arm that answer a routing key."""
-        if self.candidate is None:
+        if not self.on_trial:
             return self.stable, Arm.STABLE
-        arm = self.split.arm(key)
-        return (self.candidate if arm is Arm.CANDIDATE else self.stable), arm
+        arm, version = self.split.place(key)
+        if arm is not Arm.CANDIDATE:
+            return self.stable, arm
+        loaded = self.on_trial.get(version)
+        return (self.stable, Arm.STABLE) if loaded is None else (loaded, arm)
 
     def arms(self) -> dict[int, Arm]:
         """What each loaded version is there for."""
         roles = {one.version: Arm.PINNED for one in self.extras} | {self.stable.version: Arm.STABLE}
-        return roles | ({self.candidate.version: Arm.CANDIDATE} if self.candidate else {})
-
-
-def named_versions(rollout: Rollout) -> tuple[int, ...]:
-    """The versions that a rollout names, stable first."""
-    return (rollout.stable,) if rollout.candidate is None else (rollout.stable, rollout.candidate)
+        return roles | dict.fromkeys(self.on_trial, Arm.CANDIDATE)

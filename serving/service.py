@@ -32,6 +32,7 @@ from serving.recording import Recorder, Running
 from serving.repository import ModelRepository, ServedModel
 from serving.scoring import Outputs
 from serving.shadow import Shadow
+from serving.versions import Pin
 
 _log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class InferCall:
     model: str
     decode: Decode
     protocol: str
-    version: int | None = None
+    version: Pin | None = None
     routing_key: bytes | None = None
     deadline: float | None = None
     """When the caller stops waiting, by ``time.monotonic``."""
@@ -142,7 +143,7 @@ class InferenceService:
             return *call.decode(loaded), loaded, Arm.PINNED
         stable = served.stable
         inputs, rows = call.decode(stable)
-        if served.candidate is None:
+        if not served.on_trial:
             return inputs, rows, stable, Arm.STABLE
         loaded, arm = served.route(self._routing_key(call, stable.signature, inputs))
         if loaded.signature is not stable.signature:

@@ -26,7 +26,7 @@ from serving.codec import Columns
 from serving.engine import LoadedVersion
 from serving.faults import fault_of
 from serving.recommendation.questions import Question
-from serving.recommendation.recommender import Recommendation
+from serving.recommendation.recommender import LoadedRecommender, Recommendation
 from serving.recommending import RecommendAnswer, as_rows
 from serving.recording import Recorder, Running
 from serving.scoring import Outputs
@@ -70,18 +70,31 @@ class Shadow:
     def copy(
         self, served: ServedModel, prediction_id: str, protocol: str, inputs: Columns, rows: int, outputs: Outputs
     ) -> None:
-        """Have the candidate score what stable has scored, or drop the copy.
+        """Have each version on trial score what stable has scored, or drop the copy.
 
         Args:
             prediction_id: Of the request that is copied.
             outputs: Stable's answer.
         """
-        candidate = served.candidate
-        if candidate is None or candidate.signature is not served.stable.signature:
-            return
-        if served.stable.batcher.queued_rows > _STABLE_QUEUE * served.stable.limits.max_queued_rows:
-            self._dropped(served)
-            return
+        is_busy = served.stable.batcher.fullness > _STABLE_QUEUE
+        for candidate in served.on_trial.values():
+            if candidate.signature is not served.stable.signature:
+                continue
+            if is_busy:
+                self._dropped(served)
+            else:
+                self._copy(served, candidate, prediction_id, protocol, inputs, rows, outputs)
+
+    def _copy(
+        self,
+        served: ServedModel,
+        candidate: LoadedVersion,
+        prediction_id: str,
+        protocol: str,
+        inputs: Columns,
+        rows: int,
+        outputs: Outputs,
+    ) -> None:
         batcher = _batcher_of(self._scorers, candidate, candidate.batcher, self._thread)
         running = Running(candidate, Arm.SHADOW, protocol, "infer", time.monotonic())
         try:
@@ -108,24 +121,38 @@ class Shadow:
     def copy_recommendations(
         self, served: ServedModel, questions: Sequence[Question], answers: Sequence[RecommendAnswer], protocol: str
     ) -> None:
-        """Have the candidate recommend to control's users, one by one, or drop the copies."""
-        candidate = served.candidate
-        if candidate is None or candidate.recommender is None:
-            return
-        batcher = _batcher_of(self._recommenders, candidate, candidate.recommender.batcher, self._thread)
-        for question, answer in zip(questions, answers, strict=True):
-            if answer.arm is not Arm.CONTROL:
+        """Have each version on trial recommend to control's users, one by one, or drop the copies."""
+        asked = [pair for pair in zip(questions, answers, strict=True) if pair[1].arm is Arm.CONTROL]
+        stable = served.stable.recommender
+        is_busy = stable is not None and stable.batcher.fullness > _STABLE_QUEUE
+        for candidate in served.on_trial.values():
+            if (recommender := candidate.recommender) is None:
                 continue
-            running = Running(candidate, Arm.SHADOW, protocol, "recommend", time.monotonic())
-            try:
-                query = candidate.recommender.encoder.query(question, "")
-                copied = batcher.submit([query], query.weight, None)
-            except OverloadedError:
-                self._dropped(served)
-                continue
-            except RequestError as error:
-                self._recorder.failed(running, error, {}, 1, twin=answer.prediction_id)
-                continue
+            for question, answer in asked:
+                if is_busy:
+                    self._dropped(served)
+                else:
+                    self._copy_recommendation(served, candidate, recommender, question, answer, protocol)
+
+    def _copy_recommendation(
+        self,
+        served: ServedModel,
+        candidate: LoadedVersion,
+        recommender: LoadedRecommender,
+        question: Question,
+        answer: RecommendAnswer,
+        protocol: str,
+    ) -> None:
+        batcher = _batcher_of(self._recommenders, candidate, recommender.batcher, self._thread)
+        running = Running(candidate, Arm.SHADOW, protocol, "recommend", time.monotonic())
+        try:
+            query = recommender.encoder.query(question, "")
+            copied = batcher.submit([query], query.weight, None)
+        except OverloadedError:
+            self._dropped(served)
+        except RequestError as error:
+            self._recorder.failed(running, error, {}, 1, twin=answer.prediction_id)
+        else:
             self._follow(self._recommend(running, copied, question, answer))
 
     async def _recommend(self, running: Running, copied: Any, question: Question, answer: RecommendAnswer) -> None:
@@ -164,7 +191,7 @@ def _batcher_of(
             traffic.run,
             cost=_ON_A_THREAD,
             inline_us=0.0,
-            max_batch_rows=_MOST_WAITING,
+            max_batch_rows=min(_MOST_WAITING, traffic.max_batch_rows),
             max_queued_rows=_MOST_WAITING,
             executor=thread,
             on_run=_uncounted,

@@ -1,6 +1,15 @@
-"""Versions as the protocols write them."""
+"""Versions as the protocols write them, and the header that pins one."""
 
-from driftwheel.errors import NotFoundError
+from driftwheel.contracts import Arm
+from driftwheel.errors import InvalidRequestError, NotFoundError
+
+ARM_HEADER = b"x-driftwheel-arm"
+"""Of HTTP and gRPC: the arm or the version that is to answer, whatever the split says."""
+
+Pin = int | Arm
+"""What a caller may ask for: a version by its number, or whichever version an arm has."""
+
+_ARMS = {arm.encode(): arm for arm in (Arm.CANDIDATE, Arm.CONTROL, Arm.STABLE)}
 
 
 def parse_version(text: str) -> int:
@@ -12,3 +21,18 @@ def parse_version(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise NotFoundError(f"versions are whole numbers, got {text[:40]!r}")
     return int(text)
+
+
+def parse_pin(value: bytes) -> Pin:
+    """What the header ``x-driftwheel-arm`` asks for.
+
+    Raises:
+        InvalidRequestError: It names no arm that can be asked for, and is no number.
+    """
+    if (arm := _ARMS.get(value)) is not None:
+        return arm
+    if value.isdigit() and len(value) < 10:
+        return int(value)
+    raise InvalidRequestError(
+        f"header x-driftwheel-arm must be candidate, control, stable or a version, got {value.decode('latin-1')[:40]!r}"
+    )

@@ -27,6 +27,10 @@ def start(
     ctx: typer.Context,
     model: ModelName,
     version: Version,
+    rivals: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[VERSION]...", help="More versions, tried at the same time with equal shares."),
+    ] = None,
     *,
     steps: Annotated[
         str | None, typer.Option(help="Shares of traffic, with commas; 0 is shadow. Default: 0,0.01,0.05,0.25,0.5,1.")
@@ -40,7 +44,9 @@ def start(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put a version on trial at the first step: in shadow, where it answers copies of requests and no caller."""
+    """Put a version on trial at the first step: in shadow, where it answers copies of requests and no caller. Of several the
+    judge drops what is worse than stable, and keeps the best once there is no room for more.
+    """
     from driftwheel.wheel.release_plan import Plan, read_plan
     from driftwheel.wheel.releases import parse_steps, start_trial
 
@@ -48,7 +54,10 @@ def start(
     shares = planned.steps if steps is None else parse_steps(steps)
     copied = planned.shadow if shadow is None else shadow
     settings = resolved(ctx)
-    _show(start_trial(settings, model, version, steps=shares, shadow=copied, by="canary start"), as_json=as_json)
+    rollout = start_trial(
+        settings, model, version, rivals=tuple(rivals or ()), steps=shares, shadow=copied, by="canary start"
+    )
+    _show(rollout, as_json=as_json)
 
 
 @app.command()
@@ -84,11 +93,17 @@ def resume(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> No
 
 
 @app.command()
-def abort(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
-    """Drop the candidate; the stable version gets all traffic again."""
+def abort(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int | None, typer.Argument(help="The one to drop of several. Default: all on trial.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Drop the candidate; the stable version gets its traffic again."""
     from driftwheel.wheel.releases import change
 
-    _show(change(resolved(ctx), model, "abort"), as_json=as_json)
+    _show(change(resolved(ctx), model, "abort", version=version), as_json=as_json)
 
 
 @app.command()
@@ -156,7 +171,9 @@ def _show(rollout: "Rollout", *, as_json: bool) -> None:
     if rollout.candidate is not None:
         step = f"step {rollout.step + 1} of {len(rollout.steps)}"
         share = f"{rollout.weight:.2%}" if rollout.weight else f"0 %, in shadow of {rollout.shadow:.2%}"
-        trial = f"version {rollout.candidate} {rollout.state} at {share} ({step})"
+        share += " each" if rollout.rivals else ""
+        several = " and ".join(map(str, rollout.on_trial))
+        trial = f"version {several} {rollout.state} at {share} ({step})"
     ANSWER.print(f"{rollout.model}: version {rollout.stable} in service; {trial}", highlight=False)
 
 

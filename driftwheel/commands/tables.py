@@ -29,6 +29,13 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "rating_column": (Annotated[str, _option(_R, "The rating.")], "rating"),
     "time_column": (Annotated[str, _option(_R, "When: ISO 8601 or epoch seconds; '' for none.")], "timestamp"),
     "title_column": (Annotated[str, _option(_R, "The item's title; '' for none.")], "title"),
+    "trait_columns": (
+        Annotated[
+            str,
+            _option(_R, "What is known of items, columns with commas: numbers, or categories with | between them."),
+        ],
+        "",
+    ),
     "rating_range": (Annotated[tuple[float, float], _option(_R, "The lowest and the highest rating.")], (0.5, 5.0)),
     "until": (Annotated[str | None, _option(_R, "Only ratings before this moment (ISO 8601).")], None),
     "rating_model": (Annotated[str, _option(_R, "The name of the model made of them.")], "mf"),
@@ -75,7 +82,8 @@ def _with_remembered(ctx: typer.Context, options: dict[str, Any]) -> "Sources":
     if before is None:
         return named
     given = {name for name, value in options.items() if value != _OPTIONS[name][1]}
-    ratings = {"ratings", "user_column", "item_column", "rating_column", "time_column", "title_column", "rating_range"}
+    ratings = {"ratings", "user_column", "item_column", "rating_column", "time_column", "title_column"}
+    ratings |= {"trait_columns", "rating_range"}
     customers = {"customers", "label_column", "positive_label", "id_column", "categorical", "numeric", "drop"}
     return dataclasses.replace(
         named,
@@ -99,6 +107,7 @@ def _sources(options: dict[str, Any]) -> "Sources":
         rating_column=options["rating_column"],
         time_column=options["time_column"] or None,
         title_column=options["title_column"] or None,
+        trait_columns=_words(options["trait_columns"]),
         rating_low=low,
         rating_high=high,
     )

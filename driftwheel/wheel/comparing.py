@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from driftwheel.bundle import read_bundle
+from driftwheel.contracts import incompatibility
 from driftwheel.errors import ConfigurationError, DataError, NotFoundError, TrainingError
 from driftwheel.settings import Settings
 from driftwheel.wheel.lifecycle import current_rollout, find_dataset
@@ -181,6 +182,11 @@ def _sides(settings: Settings, model: str, a: int, b: int) -> _Sides:
     else:
         bundle = read_bundle(settings.models, model, older.version)
         _refuse_ranking(older, is_for_ranking(bundle))
+        if (why := incompatibility(bundle.manifest.signature, answers.signature)) is not None:
+            raise DataError(
+                f"versions {older.version} and {newer.version} of {model} cannot answer the same rows: {why}",
+                hint="a trial (driftwheel canary) takes versions of one signature, too; promote one by hand",
+            )
         _refuse_hindsight(older, newer, answers)
         others = bundle_answers(bundle, answers.tensors)
         kept = ~_learned(settings, older, answers)

@@ -103,21 +103,24 @@ def publish(settings: Settings, store: Store) -> Moved:
     """Put what the rollouts name into the store, then the rollouts; and fetch what the servers logged.
 
     Raises:
-        BundleError: A bundle is damaged; nothing of its model is published.
-        RolloutError: A rollout file is damaged.
+        BundleError: A bundle is damaged; nothing of its model is published, all else is.
+        RolloutError: A rollout file is damaged; likewise.
     """
-    bundles, rollouts = list[str](), list[str]()
+    bundles, rollouts, faults = list[str](), list[str](), list[DriftwheelError]()
     for name in list_rollouts(settings.rollouts):
-        rollout = read_rollout(settings.rollouts, name)
-        for version in _named(rollout):
-            if not store.has(f"models/{name}/{version}/{MANIFEST}"):
-                _put_bundle(settings, store, name, version)
-                bundles.append(f"{name} {version}")
+        try:
+            bundles += _publish_bundles(settings, store, name)
+        except DriftwheelError as error:
+            faults.append(error)
+            continue
         local, there = rollout_path(settings.rollouts, name), f"rollouts/{name}.json"
         if not store.has(there) or store.read(there) != local.read_bytes():
             store.put(local, there)
             rollouts.append(name)
-    return Moved(tuple(bundles), tuple(rollouts), _fetch_log(settings, store))
+    segments = _fetch_log(settings, store)
+    if faults:
+        raise faults[0]
+    return Moved(tuple(bundles), tuple(rollouts), segments)
 
 
 def follow(settings: Settings, store: Store, *, host: str, keep: int = 2) -> Moved:
@@ -130,30 +133,48 @@ def follow(settings: Settings, store: Store, *, host: str, keep: int = 2) -> Mov
 
     Raises:
         NotFoundError: Nothing has been published.
-        BundleError: What was fetched is damaged; what is here stays as it is.
-        RolloutError: A rollout is damaged.
+        BundleError: What was fetched is damaged; what is here of that model stays as it is, and all else is done.
+        RolloutError: A rollout is damaged; likewise.
     """
-    bundles, rollouts, removed = list[str](), list[str](), list[str]()
+    bundles, rollouts, removed, faults = list[str](), list[str](), list[str](), list[DriftwheelError]()
     names = [name.removesuffix(".json") for name in store.under("rollouts") if name.endswith(".json")]
-    if not any(map(is_name, names)):
-        raise NotFoundError(f"the store {store.url} has no rollout", hint="driftwheel fleet publish STORE")
     for name in filter(is_name, names):
         content = store.read(f"rollouts/{name}.json")
-        for version in _named(decode_rollout(content, source=Path(f"rollouts/{name}.json"))):
-            if not (bundle_folder(settings.models, name, version) / MANIFEST).exists():
-                _fetch_bundle(settings, store, name, version)
-                bundles.append(f"{name} {version}")
+        try:
+            bundles += _follow_bundles(settings, store, name, content)
+        except DriftwheelError as error:
+            faults.append(error)
+            continue
         local = rollout_path(settings.rollouts, name)
         with waiting_lock(local.with_suffix(".lock")):
             if not local.exists() or local.read_bytes() != content:
                 write_atomically(local, content)
                 rollouts.append(name)
         removed += _remove_unnamed(settings, store, name, keep)
-    return Moved(tuple(bundles), tuple(rollouts), _hand_over_log(settings, store, host), tuple(removed))
+    segments = _hand_over_log(settings, store, host)
+    if faults:
+        raise faults[0]
+    if not any(map(is_name, names)):
+        raise NotFoundError(f"the store {store.url} has no rollout", hint="driftwheel fleet publish STORE")
+    return Moved(tuple(bundles), tuple(rollouts), segments, tuple(removed))
+
+
+def _publish_bundles(settings: Settings, store: Store, name: str) -> Iterator[str]:
+    for version in _named(read_rollout(settings.rollouts, name)):
+        if not store.has(f"models/{name}/{version}/{MANIFEST}"):
+            _put_bundle(settings, store, name, version)
+            yield f"{name} {version}"
+
+
+def _follow_bundles(settings: Settings, store: Store, name: str, rollout: bytes) -> Iterator[str]:
+    for version in _named(decode_rollout(rollout, source=Path(f"rollouts/{name}.json"))):
+        if not (bundle_folder(settings.models, name, version) / MANIFEST).exists():
+            _fetch_bundle(settings, store, name, version)
+            yield f"{name} {version}"
 
 
 def _named(rollout: Rollout) -> list[int]:
-    return [version for version in (rollout.stable, rollout.candidate) if version is not None]
+    return list(rollout.versions)
 
 
 def _put_bundle(settings: Settings, store: Store, name: str, version: int) -> None:
@@ -214,7 +235,9 @@ def _fetch_log(settings: Settings, store: Store) -> int:
     count = 0
     for name in store.under("log"):
         path = settings.prediction_log / name
-        if path.suffix != SEALED_SUFFIX or not path.resolve().is_relative_to(settings.prediction_log.resolve()):
+        if path.name.startswith(".") or path.suffix != SEALED_SUFFIX:
+            continue  # somebody's that is still being copied, or no segment
+        if not path.resolve().is_relative_to(settings.prediction_log.resolve()):
             continue
         with replaced(path) as temporary:
             store.fetch(f"log/{name}", temporary)

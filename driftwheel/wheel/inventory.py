@@ -38,7 +38,7 @@ def inventory(settings: Settings, model: str | None = None) -> list[dict[str, An
 def _state(rollout: Rollout | None, version: int) -> str:
     if rollout is not None and version == rollout.stable:
         return "in service"
-    if rollout is not None and version == rollout.candidate:
+    if rollout is not None and version in rollout.on_trial:
         return f"on trial at {rollout.weight:.2%}"
     return ""
 

@@ -43,11 +43,13 @@ def promote(
         force: Without asking the gate. What is archived, damaged or (on trial) of another signature is refused all the same.
 
     Raises:
-        RolloutError: The gate refuses it, it is archived, or it cannot answer the requests that the champion gets.
+        RolloutError: The gate refuses it, it is archived, it cannot answer the requests that the champion gets, or somebody
+            else moved the rollout meanwhile.
         NotFoundError: It has no bundle.
         BundleError: Its bundle is damaged.
     """
     refuse_archived(settings, model, version)
+    found = current_rollout(settings, model)
     if version not in list_versions(settings.models, model):
         raise NotFoundError(
             f"version {version} of {model} has no bundle",
@@ -61,7 +63,8 @@ def promote(
         check_compatible(settings, bundle)
         changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, by=_PROMOTE, now=now())
     else:
-        changed = rollouts.serve_stable(settings.rollouts, model, version, by=_PROMOTE, now=now())
+        revision = found.revision if found else 0
+        changed = rollouts.serve_stable(settings.rollouts, model, version, by=_PROMOTE, now=now(), revision=revision)
     return _recorded(settings, changed, reason=f"{reason} (the gate was not asked)" if force else reason)
 
 
@@ -69,11 +72,12 @@ def roll_back(settings: Settings, model: str, *, reason: str) -> Rollout:
     """Put the champion before this one back in service; a trial that goes on ends. Archived versions are passed over.
 
     Raises:
-        RolloutError: There was none before that could serve.
+        RolloutError: There was none before that could serve, or somebody else moved the rollout meanwhile.
         NotFoundError: The model has no rollout.
         BundleError: The bundle to go back to is damaged.
     """
-    stable = read_rollout(settings.rollouts, model).stable
+    found = read_rollout(settings.rollouts, model)
+    stable = found.stable
     archived = archived_versions(settings, model)
     earlier = champions_before(Ledger(settings.ledger).entries(model, "rollout"), stable)
     before = next((version for version in reversed(earlier) if version not in archived), None)
@@ -83,7 +87,7 @@ def roll_back(settings: Settings, model: str, *, reason: str) -> Rollout:
             hint=f"driftwheel models promote {model} VERSION puts any version in service",
         )
     read_bundle(settings.models, model, before)
-    changed = rollouts.serve_stable(settings.rollouts, model, before, by=ROLLBACK, now=now())
+    changed = rollouts.serve_stable(settings.rollouts, model, before, by=ROLLBACK, now=now(), revision=found.revision)
     return _recorded(settings, changed, reason=reason)
 
 
@@ -110,7 +114,7 @@ def set_archived(settings: Settings, model: str, version: int, *, archived: bool
         NotFoundError: There is neither a bundle nor a registered version of that number.
     """
     rollout = current_rollout(settings, model)
-    if archived and rollout is not None and version in (rollout.stable, rollout.candidate):
+    if archived and rollout is not None and version in rollout.versions:
         state = "in service" if version == rollout.stable else "on trial"
         raise RolloutError(
             f"version {version} of {model!r} is {state} and cannot be archived",

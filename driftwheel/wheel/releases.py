@@ -31,9 +31,16 @@ def parse_steps(text: str) -> tuple[float, ...]:
 
 
 def start_trial(
-    settings: Settings, model: str, version: int, *, steps: tuple[float, ...], by: str, shadow: float | None = None
+    settings: Settings,
+    model: str,
+    version: int,
+    *,
+    steps: tuple[float, ...],
+    by: str,
+    shadow: float | None = None,
+    rivals: tuple[int, ...] = (),
 ) -> Rollout:
-    """Put a version on trial, after its bundle has been checked.
+    """Put a version on trial, or several at once, after their bundles have been checked.
 
     Raises:
         NotFoundError: It has no bundle.
@@ -41,10 +48,12 @@ def start_trial(
         RolloutError: It is archived, there is nothing to compare it with, it cannot answer the same requests, or another
             candidate is on trial.
     """
-    refuse_archived(settings, model, version)
-    candidate = read_bundle(settings.models, model, version)
-    check_compatible(settings, candidate)
-    changed = rollouts.start_candidate(settings.rollouts, model, version, steps=steps, shadow=shadow, by=by, now=now())
+    for one in (version, *rivals):
+        refuse_archived(settings, model, one)
+        check_compatible(settings, read_bundle(settings.models, model, one))
+    changed = rollouts.start_candidate(
+        settings.rollouts, model, version, rivals=rivals, steps=steps, shadow=shadow, by=by, now=now()
+    )
     return _recorded(settings, changed, by=by)
 
 
@@ -62,11 +71,14 @@ def put_in_service(settings: Settings, model: str, version: int) -> Rollout:
     return _recorded(settings, rollouts.serve_stable(settings.rollouts, model, version, by=by, now=now()), by=by)
 
 
-def change(settings: Settings, model: str, kind: Change) -> Rollout:
+def change(settings: Settings, model: str, kind: Change, *, version: int | None = None) -> Rollout:
     """Change a trial.
 
+    Args:
+        version: Of an abort: the only one to drop of those on trial.
+
     Raises:
-        RolloutError: There is no candidate.
+        RolloutError: There is no candidate, or ``version`` is not on trial.
     """
     by = f"canary {kind}"
     folder = settings.rollouts
@@ -75,7 +87,8 @@ def change(settings: Settings, model: str, kind: Change) -> Rollout:
     elif kind == "promote":
         changed = rollouts.promote(folder, model, by=by, now=now())
     elif kind == "abort":
-        changed = rollouts.abort(folder, model, by=by, now=now())
+        versions = None if version is None else [version]
+        changed = rollouts.abort(folder, model, by=by, now=now(), versions=versions)
     else:
         changed = rollouts.set_paused(folder, model, paused=kind == "pause", by=by, now=now())
     return _recorded(settings, changed, by=by)

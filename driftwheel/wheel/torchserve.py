@@ -58,7 +58,7 @@ def wanted_versions(settings: Settings) -> dict[str, list[int]]:
     wanted: dict[str, list[int]] = {}
     for name in own.models or list_rollouts(settings.rollouts):
         rollout = read_rollout(settings.rollouts, name)
-        wanted[name] = [version for version in (rollout.stable, rollout.candidate) if version is not None]
+        wanted[name] = list(rollout.versions)
     for name, versions in own.versions.items():
         known = wanted.setdefault(name, [])
         known += [version for version in dict.fromkeys(versions) if version not in known]

@@ -19,8 +19,8 @@ from driftwheel.wheel.search import Search, described
 if TYPE_CHECKING:
     from training.tuning.study import Progress
 
-_GRACE_S = 15.0
-"""How long a worker that is told to end may take to queue its trial again."""
+_GRACE_S = 45.0
+"""How long a worker that is told to end may take to queue its trial again: it waits for its ranks first, for up to 40 s."""
 
 _LINES = 8
 """How much of the end of a worker's standard error an error message shows."""

@@ -143,6 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
             say = _log.error if code == 500 else _log.warning
             say("watcher.refused", path=self.path, code=code, reason=error.message)
             self.close_connection = True  # what is left of its body is not the next request
+        except Exception:  # noqa: BLE001 (whatever it was: it is logged, and the caller gets an answer)
+            _log.exception("watcher.failed", path=self.path)
+            code, kind, body = 500, "application/json", b'{"error": "the watcher failed; its log says at what"}'
+            self.close_connection = True
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -7,6 +7,9 @@ Severity = Literal["page", "ticket", "info"]
 """Somebody gets up; somebody looks in working hours; it is shown."""
 
 SERVER = 'job="driftwheel"'
+TRAFFIC = f'{SERVER},arm!="shadow"'
+"""Of the server's series that have an arm, those of callers' requests: a copy in shadow is nobody's."""
+
 WATCHER = 'job="driftwheel-watcher"'
 
 

@@ -8,7 +8,7 @@ number of requests in its long window.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from monitoring.alerts.contracts import SERVER, Alert, Recording, Severity
+from monitoring.alerts.contracts import SERVER, TRAFFIC, Alert, Recording, Severity
 
 AVAILABILITY = 0.999
 """The share of requests that end without a fault of ours."""
@@ -50,8 +50,8 @@ BURNS = (
 def recordings() -> Iterator[Recording]:
     """Rates, and the shares of bad requests, by model and window."""
     for window in WINDOWS:
-        total = f"sum by (model) (rate(driftwheel_requests_total{{{SERVER}}}[{window}]))"
-        faults = f'sum by (model) (rate(driftwheel_requests_total{{{SERVER},code=~"{FAULTS}"}}[{window}]))'
+        total = f"sum by (model) (rate(driftwheel_requests_total{{{TRAFFIC}}}[{window}]))"
+        faults = f'sum by (model) (rate(driftwheel_requests_total{{{TRAFFIC},code=~"{FAULTS}"}}[{window}]))'
         shed = f"sum by (model) (rate(driftwheel_shed_requests_total{{{SERVER}}}[{window}]))"
         base = f"model:driftwheel_requests:rate{window}"
         yield Recording(record=base, expr=total)
@@ -60,8 +60,8 @@ def recordings() -> Iterator[Recording]:
             expr=f"(({faults} or 0 * {base}) + ({shed} or 0 * {base})) / ({base} > 0)",
         )
         timed = "driftwheel_request_duration_seconds"
-        fast = f'sum by (model) (rate({timed}_bucket{{{SERVER},le="{LATENCY_S}"}}[{window}]))'
-        all_ = f"sum by (model) (rate({timed}_count{{{SERVER}}}[{window}]))"
+        fast = f'sum by (model) (rate({timed}_bucket{{{TRAFFIC},le="{LATENCY_S}"}}[{window}]))'
+        all_ = f"sum by (model) (rate({timed}_count{{{TRAFFIC}}}[{window}]))"
         yield Recording(record=f"model:driftwheel_slow:ratio{window}", expr=f"1 - {fast} / ({all_} > 0)")
 
 

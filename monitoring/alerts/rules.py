@@ -7,7 +7,7 @@ from typing import Any
 
 from driftwheel.files import write_atomically
 from monitoring.alerts import objectives, service, wheel
-from monitoring.alerts.contracts import SERVER, Alert, Recording
+from monitoring.alerts.contracts import SERVER, TRAFFIC, Alert, Recording
 
 RULES = Path(__file__).with_name("rules.yaml")
 
@@ -17,7 +17,8 @@ _HEADER = "# Written by `python -m monitoring.alerts.rules`; the sources lie bes
 def recordings() -> Iterator[Recording]:
     """What alerts and dashboards share beside the objectives: latencies by model, and each arm's errors."""
     for name, metric in (("request", "request_duration"), ("queue", "queue_duration"), ("compute", "compute_duration")):
-        buckets = f"driftwheel_{metric}_seconds_bucket{{{SERVER}}}"
+        # The others have no arm, and count no copies.
+        buckets = f"driftwheel_{metric}_seconds_bucket{{{TRAFFIC}}}"
         for quantile in (50, 99):
             yield Recording(
                 record=f"model:driftwheel_{name}_seconds:p{quantile}_5m",

@@ -74,6 +74,21 @@ ALERTS = (
         summary="The log lets rows of {{ $labels.model }} go: drift and judge see less than there is.",
     ),
     Alert(
+        name="DriftwheelFeatureStoreFailing",
+        expr=f"sum by (instance) (increase(driftwheel_feature_failures_total{{{SERVER}}}[10m])) > 5",
+        hold="5m",
+        severity="page",
+        summary="{{ $labels.instance }} gets no features: who only names a customer is answered with 503.",
+    ),
+    Alert(
+        name="DriftwheelFeaturesStale",
+        expr=f'sum by (instance) (rate(driftwheel_feature_customers_total{{{SERVER},freshness="stale"}}[30m]))'
+        f" / sum by (instance) (rate(driftwheel_feature_customers_total{{{SERVER}}}[30m])) > 0.05",
+        hold="15m",
+        severity="ticket",
+        summary="{{ $value | humanizePercentage }} of the customers that {{ $labels.instance }} looks up have stale features.",
+    ),
+    Alert(
         name="DriftwheelFilesRunningOut",
         expr=f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}} > 0.8",
         hold="10m",

@@ -134,11 +134,20 @@ _RELEASES = (
     ),
     Alert(
         name="DriftwheelRolloutNotFollowed",
-        expr=f"max by (model) (driftwheel_candidate_weight{{{SERVER}}}) != "
+        expr=f"driftwheel_candidate_weight{{{SERVER}}} != on (model) group_left "
         f"max by (model) (driftwheel_rollout_weight{{{WATCHER}}})",
         hold="5m",
         severity="page",
-        summary="{{ $labels.model }}: the server splits traffic at {{ $value }}, and the rollout says otherwise.",
+        summary="{{ $labels.instance }} splits the traffic of {{ $labels.model }} at {{ $value }}, "
+        "and the rollout says otherwise.",
+    ),
+    Alert(
+        name="DriftwheelRolloutUnreadable",
+        expr=f"driftwheel_rollout_readable{{{WATCHER}}} == 0",
+        hold="5m",
+        severity="page",
+        summary="The rollout file of {{ $labels.model }} cannot be read: servers keep what they have, and one that starts "
+        "now does not serve the model.",
     ),
     Alert(
         name="DriftwheelBundleUnreadable",

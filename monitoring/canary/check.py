@@ -17,20 +17,22 @@ MIN_CLUSTERS = 10
 """Users of each arm below which the spread between users, and so the quality test, means nothing."""
 
 STAKES = {
-    "not finite": 0.02,
-    "many errors": 0.02,
-    "many empty answers": 0.02,
+    "not finite": 0.01,
+    "unknown ids": 0.01,
+    "many errors": 0.01,
+    "many empty answers": 0.01,
     "errors": 0.7,
     "empty answers": 0.02,
     "latency": 0.08,
     "quality": 0.04,
     "paired quality": 0.06,
     "paired AUC": 0.04,
+    "hit rate": 0.02,
 }
 """How the chance of a false abort is shared. The test of errors, where requests are scarcest, gets the most; the others have
-power to spare. The first three are guards."""
+power to spare. The first four are guards."""
 
-GUARDS = ("not finite", "many errors", "many empty answers")
+GUARDS = ("not finite", "unknown ids", "many errors", "many empty answers")
 
 _MARGINS = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 80)])
 """Where ``at_least`` is looked for."""

@@ -9,6 +9,7 @@ import numpy as np
 from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import MIN_CLUSTERS, STAKES, Check, at_least, needed_alone, soft_alpha
 from monitoring.canary.evidence import LATENCY_BOUNDS_US, ArmEvidence, Evidence
+from monitoring.canary.hits import hit_rate
 from monitoring.canary.paired_checks import paired_checks
 from monitoring.canary.sequential import QUANTILE, Floats, log_e_errors, log_e_latency, log_e_mean, log_e_more_errors
 from monitoring.losses import loss_name
@@ -59,6 +60,7 @@ def soft_checks(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...
         _latency(evidence.control, evidence.candidate, settings),
         _quality(evidence, settings),
         *paired_checks(evidence, settings),
+        hit_rate(evidence, settings),
     )
     ranked = sorted(checks, key=lambda check: -_strength(check) - math.log(STAKES[check.name]))
     left, rejecting = sum(STAKES[check.name] for check in checks), True
@@ -68,7 +70,7 @@ def soft_checks(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...
         rejecting = rejecting and _strength(check) >= needed
         decided[check.name] = _decided(check, needed=needed, worse=rejecting)
         left -= STAKES[check.name] if rejecting else 0.0
-    return tuple(decided[check.name] for check in checks)
+    return (*(decided[check.name] for check in checks), *_log_loss(evidence))
 
 
 def _strength(check: Check) -> float:
@@ -177,6 +179,24 @@ def _quality(evidence: Evidence, settings: JudgeSettings) -> Check:
         at_least=0.0 if waiting else at_least(log_e, needed_alone("quality", settings)),
         log_e=None if waiting else float(log_e(np.asarray(settings.quality_margin))),
         detail=f"not enough labels: {counts}" if waiting else counts,
+    )
+
+
+def _log_loss(evidence: Evidence) -> tuple[Check, ...]:
+    """Shown of churn models, and never tested: a single confident mistake can be as much of it as all the rest."""
+    if evidence.task != "churn":
+        return ()
+    before, after = evidence.control.log_loss, evidence.candidate.log_loss
+    return (
+        Check(
+            name="log loss",
+            outcome="waiting" if before is None or after is None else "fine",
+            unit="mean log loss",
+            control=before,
+            candidate=after,
+            difference=_minus(after, before),
+            detail="shown only; the Brier score decides",
+        ),
     )
 
 

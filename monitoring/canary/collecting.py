@@ -19,8 +19,10 @@ from monitoring.canary.evidence import (
     ShadowEvidence,
     count_latencies,
 )
+from monitoring.canary.hits import count_hits
 from monitoring.canary.paired import Agreement, PairedAuc, list_agreement, pair_auc, pair_losses, score_agreement
-from monitoring.losses import LossSums, loss, sum_losses
+from monitoring.canary.unknown import UnknownIds, Vocabularies, count_unknown, vocabulary_columns
+from monitoring.losses import LossSums, log_loss, loss, sum_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +36,7 @@ def collect_evidence(
     *,
     since: str | None = None,
     until: str | None = None,
+    vocabularies: tuple[Vocabularies, Vocabularies] | None = None,
 ) -> Evidence:
     """Count what the log holds about a rollout that has a candidate.
 
@@ -41,6 +44,9 @@ def collect_evidence(
     rollout on (or from ``since``, if that is later). What control answered while the candidate had only copies of its
     requests is not compared but row by row. What either arm answered since the candidate got all traffic is not
     compared; labels that come later for what was answered before then are.
+
+    Args:
+        vocabularies: Of the stable version and of the candidate; None: who knows which ids is not counted.
 
     Raises:
         DataError: The rollout has no candidate.
@@ -67,6 +73,7 @@ def collect_evidence(
     shadow = rows_of(shadow_log(log), Arm.SHADOW, rollout.candidate)
     early = _before_the_split(control, rollout)
     late = [_since_all_traffic(rows, rollout) for rows in (control, candidate)]
+    asked = _of_both(control, candidate)
     return Evidence(
         model=rollout.model,
         task=task,
@@ -80,7 +87,17 @@ def collect_evidence(
         candidate=count(candidate[~late[1]]),
         alone=count(candidate[late[1]]),
         shadow=_shadow(control, shadow, count(shadow), count(control[early]), signature, task),
+        unknown=count_unknown(asked, signature, *vocabularies) if vocabularies else UnknownIds(),
     )
+
+
+def _of_both(control: "pd.DataFrame", candidate: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of both arms that say something about the models."""
+    import pandas as pd
+
+    filled = [rows for rows in (control, candidate) if len(rows)]
+    rows = pd.concat(filled, ignore_index=True) if filled else control
+    return rows[~rows["code"].isin(CALLER_FAULTS)]
 
 
 def _before_the_split(rows: "pd.DataFrame", rollout: Rollout) -> "pd.Series[bool]":
@@ -101,7 +118,7 @@ def _shadow(
     task: Task,
 ) -> ShadowEvidence:
     """Pair answers to the same request and row."""
-    if shadow.empty:
+    if shadow.empty or control.empty:  # the two logs are written each at its own moment
         return ShadowEvidence(candidate=candidate, control=early)
     score = OUTPUT_PREFIX + signature.outputs[0].name
     twins = shadow[shadow["code"] == OK][["prediction_id", "row", score]]
@@ -155,8 +172,12 @@ def _since_all_traffic(rows: "pd.DataFrame", rollout: Rollout) -> "pd.Series[boo
 
 def _columns(signature: Signature) -> list[str]:
     key = [] if signature.key_input is None else [INPUT_PREFIX + signature.key_input]
-    ids = [INPUT_PREFIX + spec.name for spec in signature.inputs if spec.role == "id"]
-    return [*_REQUEST_COLUMNS, *key, *ids, *(OUTPUT_PREFIX + spec.name for spec in signature.outputs)]
+    return [
+        *_REQUEST_COLUMNS,
+        *key,
+        *vocabulary_columns(signature),
+        *(OUTPUT_PREFIX + spec.name for spec in signature.outputs),
+    ]
 
 
 _REQUEST_COLUMNS = ("arm", "kind", "code", "latency_us")
@@ -177,6 +198,8 @@ def _count(rows: "pd.DataFrame", signature: Signature, task: Task, *, stepped_at
         empty=int(answered["empty"].sum()),
         latency_counts=count_latencies(answered["latency_us"].to_numpy()) if len(answered) else (),
         losses=_losses(rows, signature, task),
+        hits=count_hits(rows, signature),
+        log_loss=_log_loss(rows, signature) if task == "churn" else None,
         **_scores(rows, signature),
     )
 
@@ -190,6 +213,7 @@ def _scores(rows: "pd.DataFrame", signature: Signature) -> dict[str, Any]:
         return {}
     return {
         "scored": int(scored["prediction_id"].nunique()),
+        "asked": len(scored[[name for name in scored.columns if name.startswith(INPUT_PREFIX)]].drop_duplicates()),
         "lowest": float(values.min()),
         "highest": float(values.max()),
     }
@@ -232,6 +256,13 @@ def _losses(rows: "pd.DataFrame", signature: Signature, task: Task) -> LossSums:
     finite = np.isfinite(losses)
     clusters, _ = labelled[_cluster_column(signature)].factorize(use_na_sentinel=False)
     return sum_losses(losses[finite], clusters[finite])
+
+
+def _log_loss(rows: "pd.DataFrame", signature: Signature) -> float | None:
+    labelled = rows.dropna(subset=["label", output := OUTPUT_PREFIX + signature.outputs[0].name])
+    if labelled.empty:
+        return None
+    return float(log_loss(labelled[output].to_numpy(), labelled["label"].to_numpy()).mean())
 
 
 def _cluster_column(signature: Signature) -> str:

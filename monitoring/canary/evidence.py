@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from driftwheel.contracts import Task
 from driftwheel.errors import DataError
 from monitoring.canary.paired import Agreement, PairedAuc, PairedLosses
+from monitoring.canary.unknown import UnknownIds
 from monitoring.losses import LossSums
 
 LATENCY_STEPS_PER_DOUBLING = 16
@@ -43,8 +44,14 @@ class ArmEvidence:
     latency_counts: tuple[int, ...] = ()
     """Answered requests in each bucket of ``LATENCY_BOUNDS_US`` and, last, above them; empty: none."""
     losses: LossSums = field(default_factory=LossSums)
+    hits: LossSums = field(default_factory=LossSums)
+    """Of recommended lists: 1 where something was taken from one, else 0."""
+    log_loss: float | None = None
+    """The mean over the labelled rows of a churn model; None: there are none."""
     scored: int = 0
     """Answered requests of "infer"."""
+    asked: int | None = None
+    """How many different inputs these had; None in evidence from before that was counted."""
     lowest: float | None = None
     """Of all finite scores of these; None: none."""
     highest: float | None = None
@@ -83,6 +90,10 @@ class Evidence:
     candidate: ArmEvidence = field(default_factory=ArmEvidence)
     alone: ArmEvidence = field(default_factory=ArmEvidence)
     shadow: ShadowEvidence = field(default_factory=ShadowEvidence)
+    unknown: UnknownIds = field(default_factory=UnknownIds)
+    """Over the requests of both arms, copies left out."""
+    refused: str = ""
+    """Why a server could not load the candidate, golden requests included; empty: none said so."""
 
     @property
     def control_overall(self) -> ArmEvidence:
@@ -104,6 +115,8 @@ def _added(*arms: ArmEvidence) -> ArmEvidence:
         recommends=sum(arm.recommends for arm in arms),
         empty=sum(arm.empty for arm in arms),
         scored=sum(arm.scored for arm in arms),
+        # What is asked in shadow may be asked in traffic again: not a sum.
+        asked=max((arm.asked for arm in arms if arm.asked is not None), default=None),
         lowest=min((arm.lowest for arm in arms if arm.lowest is not None), default=None),
         highest=max((arm.highest for arm in arms if arm.highest is not None), default=None),
     )

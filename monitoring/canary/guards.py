@@ -6,12 +6,13 @@ from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import Check, needed_alone
 from monitoring.canary.checks import MIN_EMPTY, Share, empty_of, errors_of, log_e_share
 from monitoring.canary.evidence import ArmEvidence, Evidence
+from monitoring.canary.sequential import log_e_more_often
 
 GUARD_MARGIN = 0.2
-"""A share of errors or of empty answers this much above control's aborts even below the minimum sample."""
+"""A share of errors, of empty answers or of unknown ids this much above control's aborts even below the minimum sample."""
 
 MIN_CONSTANT = 50
-"""Scored requests of each arm after which one score for all of them is no chance."""
+"""Different inputs of each arm after which one score for all of them is no chance."""
 
 
 def guards(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...]:
@@ -20,10 +21,22 @@ def guards(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...]:
     """
     control, candidate = evidence.control_overall, evidence.candidate_overall
     return (
+        _refused(evidence),
         _not_finite(control, candidate, settings),
         _wide_guard("many errors", errors_of(control), errors_of(candidate), evidence, settings),
         _wide_guard("many empty answers", empty_of(control), empty_of(candidate), evidence, settings, least=MIN_EMPTY),
+        _unknown_ids(evidence, settings),
         _constant(control, candidate),
+    )
+
+
+def _refused(evidence: Evidence) -> Check:
+    """A candidate that a server could not load, or whose golden requests came out otherwise there, has failed already."""
+    return Check(
+        name="refused at load",
+        outcome="worse" if evidence.refused else "fine",
+        unit="",
+        detail=evidence.refused or "no server has refused it",
     )
 
 
@@ -58,12 +71,35 @@ def _wide_guard(
     return dataclasses.replace(check, limit=margin, log_e=log_e, needed=needed)
 
 
+def _unknown_ids(evidence: Evidence, settings: JudgeSettings) -> Check:
+    """How many more requests have an id or a category that the candidate does not know, out of the same requests."""
+    seen, margin = evidence.unknown, max(GUARD_MARGIN, settings.error_margin)
+    stable, candidate = (Share(seen.to_both + alone, seen.requests) for alone in (seen.to_stable, seen.to_candidate))
+    log_e = float(log_e_more_often(seen.requests, seen.to_candidate, seen.to_stable, margin=margin))
+    needed = needed_alone("unknown ids", settings)
+    return Check(
+        name="unknown ids",
+        outcome="worse" if log_e >= needed else "fine",
+        unit="share of requests",
+        control=stable.rate,
+        candidate=candidate.rate,
+        difference=None if candidate.rate is None or stable.rate is None else candidate.rate - stable.rate,
+        limit=margin,
+        log_e=log_e,
+        needed=needed,
+        detail=f"of {seen.requests} requests {candidate.hits} have ids unknown to the candidate, {stable.hits} to stable",
+    )
+
+
 def _constant(control: ArmEvidence, candidate: ArmEvidence) -> Check:
-    """One score for every request aborts, unless control does that too."""
+    """One score for every request aborts, unless control does that too. Asked the same again and again, as one user may who is
+    all that the candidate has, any model gives the same.
+    """
     spread = [
         None if arm.lowest is None or arm.highest is None else arm.highest - arm.lowest for arm in (control, candidate)
     ]
-    enough = min(control.scored, candidate.scored) >= MIN_CONSTANT
+    different = [arm.scored if arm.asked is None else arm.asked for arm in (control, candidate)]
+    enough = min(different) >= MIN_CONSTANT
     return Check(
         name="constant output",
         outcome="worse" if enough and spread[1] == 0 and spread[0] != 0 else "fine",

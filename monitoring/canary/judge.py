@@ -83,8 +83,11 @@ def _waits(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, checks
         waits.append(f"control has {control.requests} of the {needed} requests needed")
     if fresh < needed:
         waits.append(f"the candidate has {fresh} of the {needed} requests needed at this step")
-    labels = control.losses.labelled + evidence.candidate.losses.labelled
-    quality = named(checks, "quality")
+    if rollout.weight == 0:
+        labels, quality = evidence.shadow.pairs.labelled, named(checks, "paired quality")
+    else:
+        labels = control.losses.labelled + evidence.candidate.losses.labelled
+        quality = named(checks, "quality")
     if _is_last_compared(rollout) and labels and quality.outcome == "waiting":
         waits.append(quality.detail)
     if rollout.state == "paused":

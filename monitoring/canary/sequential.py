@@ -37,6 +37,9 @@ _SHARES = ((0.575, 0.9), (0.75, 0.06), (0.9, 0.04))
 share that some hundred errors decide: half a point more errors than 1%, after 20,000 requests. More than that needs no
 luck, and so less of the stake."""
 
+_WAGERS = (0.2, 0.5, 0.8)
+"""Of what may be staked on a single request without ever losing all."""
+
 _PRIOR_ROWS = 300.0
 """How wide the quality test's mixture is: it is sharpest at about 14 times as many labelled rows of both arms."""
 
@@ -87,6 +90,25 @@ def log_e_errors(
         for n, e in ((n0, e0), (n1, e1))
     ]
     return mixtures[0] + mixtures[1] - best
+
+
+def log_e_more_often(requests: ArrayLike, more: ArrayLike, fewer: ArrayLike, *, margin: ArrayLike) -> Floats:
+    """Evidence that, out of the same requests, the candidate has something more often than stable by over ``margin``.
+
+    With ``d`` 1 where only the candidate has it (``more`` requests), -1 where only stable does (``fewer``) and 0 elsewhere:
+    the wealth of gamblers who stake a fixed part of it on ``d - margin``, request after request (Waudby-Smith & Ramdas 2024).
+    In which order they come makes no difference to it. Arguments broadcast.
+    """
+    n, up, down, allowed = (
+        np.asarray(v, dtype=np.float64)[..., None] for v in np.broadcast_arrays(requests, more, fewer, margin)
+    )
+    stake = np.asarray(_WAGERS) / (1.0 + allowed)
+    wealth = (
+        up * np.log1p(stake * (1.0 - allowed))
+        + down * np.log1p(-stake * (1.0 + allowed))
+        + (n - up - down) * np.log1p(-stake * allowed)
+    )
+    return np.logaddexp.reduce(wealth, axis=-1) - math.log(len(_WAGERS))
 
 
 def _maximise(function: Any, low: Floats, high: Floats) -> Floats:

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from monitoring.alerts.contracts import SERVER, WATCHER
+from monitoring.alerts.contracts import SERVER, TRAFFIC, WATCHER
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 RUNBOOKS = "docs/runbooks"
@@ -22,15 +22,16 @@ RUNBOOKS = "docs/runbooks"
 
 M = 'model=~"$model"'
 S = f"{SERVER},{M}"
+T = f"{TRAFFIC},{M}"
 W = f"{WATCHER},{M}"
-"""Selectors: of a model, on the server and on the watcher."""
+"""Selectors: of a model, on the server, in its callers' requests, and on the watcher."""
 
 RATE = "[$__rate_interval]"
 
 
 def per_second(metric: str) -> str:
     """The rate of a counter by model; 0 where it has not begun to count, and the model has been asked anything."""
-    asked = f"sum by (model) (rate(driftwheel_requests_total{{{S}}}{RATE}))"
+    asked = f"sum by (model) (rate(driftwheel_requests_total{{{T}}}{RATE}))"
     return f"sum by (model) (rate(driftwheel_{metric}{{{S}}}{RATE})) or 0 * {asked}"
 
 

@@ -2,10 +2,10 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards.parts import RATE, Query, S, graph, number, page, per_second
+from monitoring.dashboards.parts import RATE, Query, T, graph, number, page, per_second
 
-_REQUESTS = f"driftwheel_requests_total{{{S}}}"
-_DURATION = f"driftwheel_request_duration_seconds_bucket{{{S}}}"
+_REQUESTS = f"driftwheel_requests_total{{{T}}}"
+_DURATION = f"driftwheel_request_duration_seconds_bucket{{{T}}}"
 
 
 def _rate(*labels: str) -> Query:

@@ -133,7 +133,7 @@ class Home:
     def _listed(self, name: str, rollout: Rollout | None) -> tuple[list[int], int]:
         """The versions that are shown, newest first, and how many more there are."""
         every = list_versions(self._models, name)
-        serving = (rollout.stable, rollout.candidate) if rollout else ()
+        serving = rollout.versions if rollout else ()
         shown = {*every[-MOST_VERSIONS:], *(version for version in every if version in serving)}
         return sorted(shown, reverse=True), len(every) - len(shown)
 
@@ -188,7 +188,7 @@ class _Archiving(msgspec.Struct, frozen=True):
 def _state(rollout: Rollout | None, version: int) -> str:
     if rollout is not None and version == rollout.stable:
         return "in service"
-    return "on trial" if rollout is not None and version == rollout.candidate else ""
+    return "on trial" if rollout is not None and version in rollout.on_trial else ""
 
 
 def _rollout_view(rollout: Rollout) -> RolloutView:

@@ -21,6 +21,7 @@ from serving.transports.framing import (
 from serving.transports.grpc_calls import PROTOCOL, CallContext, GrpcService, Method, Streaming, Unary, parsed
 from serving.transports.grpc_status import OK_TRAILERS, START, send_status, start_with, status_of
 from serving.transports.grpc_streams import Streams
+from serving.versions import ARM_HEADER, parse_pin
 
 __all__ = ["PROTOCOL", "CallContext", "GrpcService", "GrpcTransport", "Method", "Streaming", "Unary", "parsed"]
 
@@ -80,8 +81,7 @@ class GrpcTransport:
             if event["type"] != "http.request" or event.get("more_body") or len(body) > self._longest_body:
                 check_size(body, self._limit)
                 body = await rest_of_body(event, receive, self._longest_body, self._unfinished)
-            if timeout := headers.get(b"grpc-timeout"):
-                ctx.deadline = deadline(timeout, time.monotonic())
+            _heed(headers, ctx)
             message = unframed(body, headers, self._limit)
             answer = await method.handler(message, ctx)
         except ClientGoneError:
@@ -130,6 +130,14 @@ class GrpcTransport:
         if count or not isinstance(error, RequestError):
             self._recorder.refused(code, model="unknown", protocol=PROTOCOL)
         return trailers
+
+
+def _heed(headers: dict[bytes, bytes], ctx: CallContext) -> None:
+    """Read what the headers ask for besides the method."""
+    if timeout := headers.get(b"grpc-timeout"):
+        ctx.deadline = deadline(timeout, time.monotonic())
+    if arm := headers.get(ARM_HEADER):
+        ctx.pin = parse_pin(arm)
 
 
 async def _refuse_content_type(send: Send) -> None:

@@ -10,6 +10,7 @@ from driftwheel.errors import InvalidRequestError
 from serving.access import Role
 from serving.codec import Raw
 from serving.transports.asgi import Departure, Headers, Receive, find_header
+from serving.versions import Pin
 
 PROTOCOL = "grpc"
 
@@ -28,6 +29,8 @@ class CallContext:
     # What most calls leave as it is lies in the class: setting it for each would be a good part of what a call costs here.
     reply_headers: Headers | None = None
     """More headers for the answer, where a handler sets them."""
+    pin: Pin | None = None
+    """What the header ``x-driftwheel-arm`` asked for; a version that the message names goes before it."""
     departure: Departure | None = None
     """The watch for a client that leaves, where somebody asked for it; ``forget`` it once the call is over."""
 

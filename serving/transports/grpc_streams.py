@@ -11,6 +11,7 @@ from serving.transports.asgi import ClientGoneError, Headers, Receive, Scope, Se
 from serving.transports.framing import FrameCutter, deadline, framed
 from serving.transports.grpc_calls import CallContext, Streaming
 from serving.transports.grpc_status import OK, OK_TRAILERS, START
+from serving.versions import ARM_HEADER, parse_pin
 
 T = TypeVar("T")
 
@@ -139,6 +140,8 @@ class Streams:
             try:
                 await writer.open()
                 ctx.deadline = deadline(ctx.header(b"grpc-timeout"), time.monotonic())
+                if arm := ctx.header(ARM_HEADER):
+                    ctx.pin = parse_pin(arm)
                 await _answer(method, reader, writer, ctx)
                 await writer.close(OK)
             except ClientGoneError:

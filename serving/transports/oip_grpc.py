@@ -23,7 +23,7 @@ from serving.service import Answer, InferCall, InferenceService, OnDisconnect
 from serving.transports.grpc_calls import PROTOCOL, CallContext, parsed
 from serving.transports.oip_forms import KnownForms
 from serving.transports.oip_response import response_template
-from serving.versions import parse_version
+from serving.versions import Pin, parse_version
 
 _CONTENTS: dict[Datatype, str] = {"INT64": "int64_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 
@@ -46,25 +46,33 @@ class ModelInfer:
             return await self._parse_and_infer(message, ctx)
         form, columns = known
         decode = form.decoder(columns, lambda loaded: decode_inputs(parsed(pb.ModelInferRequest, message), loaded))
-        call = InferCall(form.model, decode, PROTOCOL, form.version, None, ctx.deadline, ctx.on_disconnect)
+        version = ctx.pin if form.version is None else form.version
+        call = InferCall(form.model, decode, PROTOCOL, version, None, ctx.deadline, ctx.on_disconnect)
         return infer_response(await self._service.infer(call))
 
     async def _parse_and_infer(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.ModelInferRequest, message)
-        answer = await self._service.infer(infer_call(request, ctx.deadline, ctx.on_disconnect))
+        answer = await self._service.infer(infer_call(request, ctx.deadline, ctx.on_disconnect, ctx.pin))
         self._forms.learn(message, request, answer.version.signature, answer.rows)
         return infer_response(answer, request.id, tuple(output.name for output in request.outputs))
 
 
 def infer_call(
-    request: pb.ModelInferRequest, deadline: float | None, on_disconnect: OnDisconnect | None = None
+    request: pb.ModelInferRequest,
+    deadline: float | None,
+    on_disconnect: OnDisconnect | None = None,
+    pin: Pin | None = None,
 ) -> InferCall:
-    """The call that a message asks for; its tensors are decoded once a version is known."""
+    """The call that a message asks for; its tensors are decoded once a version is known.
+
+    Args:
+        pin: What is to answer where the message names no version.
+    """
     return InferCall(
         model=request.model_name,
         decode=lambda loaded: decode_inputs(request, loaded),
         protocol=PROTOCOL,
-        version=parse_version(request.model_version) if request.model_version else None,
+        version=parse_version(request.model_version) if request.model_version else pin,
         routing_key=_routing_key(request) if request.parameters else None,
         deadline=_earlier(deadline, _timeout_us(request)) if request.parameters else deadline,
         on_disconnect=on_disconnect,

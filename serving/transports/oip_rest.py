@@ -164,7 +164,7 @@ class OipRest:
             model=name,
             decode=body.decode,
             protocol=PROTOCOL,
-            version=parse_version(version[0]) if version else None,
+            version=request.pin(parse_version(version[0]) if version else None),
             routing_key=body.routing_key,
             deadline=body.deadline,
             on_disconnect=request.on_disconnect,

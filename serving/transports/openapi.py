@@ -13,6 +13,7 @@ from serving.access import Role
 from serving.codes import INTERNAL
 from serving.transports.http import Doc, Request, Response, Route
 from serving.transports.routing import LARGEST_NUMBER, LONGEST_TIMEOUT_MS, TIMEOUT_HEADER, Fault
+from serving.versions import ARM_HEADER
 
 Json = dict[str, Any]
 
@@ -62,6 +63,14 @@ _TIMEOUT: Json = {
     "in": "header",
     "description": "How many milliseconds the caller will wait; what expires before it runs is not run.",
     "schema": {"type": "integer", "minimum": 0, "maximum": LONGEST_TIMEOUT_MS},
+}
+
+_ARM: Json = {
+    "name": ARM_HEADER.decode(),
+    "in": "header",
+    "description": "Who is to answer, whatever the split says: `candidate`, `control`, `stable` or a version. A version in the "
+    "path or the body goes before it.",
+    "schema": {"type": "string", "pattern": "^(candidate|control|stable|[0-9]{1,9})$"},
 }
 
 _JSON_LENGTH: Json = {
@@ -205,7 +214,7 @@ def _parameters(route: Route, doc: Doc) -> list[Json]:
         }
         for name, what in doc.query
     ]
-    return [*path, *query, *([_TIMEOUT] if 504 in doc.statuses else []), *([_JSON_LENGTH] if doc.binary else [])]
+    return [*path, *query, *([_TIMEOUT, _ARM] if 504 in doc.statuses else []), *([_JSON_LENGTH] if doc.binary else [])]
 
 
 def _operation_id(route: Route) -> str:

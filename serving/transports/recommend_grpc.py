@@ -38,7 +38,7 @@ class RecommendGrpc:
             questions=[_question(user, position) for position, user in enumerate(request.users)],
             protocol=PROTOCOL,
             model=request.model or None,
-            version=request.version or None,
+            version=request.version or ctx.pin,
             deadline=ctx.deadline,
             on_disconnect=ctx.on_disconnect,
         )

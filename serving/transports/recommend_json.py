@@ -102,7 +102,7 @@ def recommend_call(body: RecommendJson, request: Request, protocol: str) -> Reco
         protocol=protocol,
         one=body.users is UNSET,
         model=body.model,
-        version=body.version,
+        version=request.pin(body.version),
         deadline=request.deadline(),
         on_disconnect=request.on_disconnect,
     )

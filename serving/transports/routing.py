@@ -11,6 +11,7 @@ from driftwheel.errors import InvalidRequestError, NotFoundError, RequestError
 from serving.access import Role
 from serving.codes import Code
 from serving.transports.asgi import Departure, Headers, Receive, Scope, find_header
+from serving.versions import ARM_HEADER, Pin, parse_pin
 
 JSON = b"application/json"
 TIMEOUT_HEADER = b"x-request-timeout-ms"
@@ -60,6 +61,16 @@ class Request:
     def optional_header(self, name: bytes) -> bytes | None:
         """The first header of that name (lower case), which may be empty; None where there is none."""
         return next((value for key, value in self.headers if key == name), None)
+
+    def pin(self, version: int | None) -> Pin | None:
+        """What is to answer: the version that the path or the body names, or else what ``x-driftwheel-arm`` asks for.
+
+        Raises:
+            InvalidRequestError: The header names nothing that can be asked for.
+        """
+        arm = self.optional_header(ARM_HEADER)
+        asked = None if arm is None else parse_pin(arm)
+        return asked if version is None else version
 
     @cached_property
     def query(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ class TorchServeGrpc:
             model=request.model_name,
             decode=instances.decode,
             protocol=PROTOCOL,
-            version=version_of(request.model_version),
+            version=ctx.pin if (version := version_of(request.model_version)) is None else version,
             deadline=ctx.deadline,
             on_disconnect=ctx.on_disconnect,
         )

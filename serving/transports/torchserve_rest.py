@@ -171,7 +171,7 @@ class TorchServeRest:
             model=name,
             decode=instances.decode,
             protocol=PROTOCOL,
-            version=version_of(version[0]) if version else None,
+            version=request.pin(version_of(version[0]) if version else None),
             deadline=request.deadline(),
             on_disconnect=request.on_disconnect,
         )

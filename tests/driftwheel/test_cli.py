@@ -79,6 +79,8 @@ def test_an_absent_table_is_one_clear_message(tmp_path: Path) -> None:
         (["drift", "run", "none"], 4, "has no rollout"),
         (["replay", "mf"], 2, "no server serves"),
         (["train", "other"], 3, "no data is known for model 'other'"),
+        (["train", "mf", "--register-only", "--enter"], 2, "--register-only and --enter exclude each other"),
+        (["pipeline", "run", "--model", "other"], 3, "no data is known for model 'other'"),
         (["ledger", "--kind", "x"], 2, "--kind must be one of"),
         (["--config", "none.toml", "models", "list"], 2, "none.toml does not exist"),
     ],

@@ -83,3 +83,40 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_model_without_a_rollout_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="has no rollout"):
         read_rollout(tmp_path, "mf")
+
+
+def test_several_are_tried_at_once_and_dropped_one_by_one(tmp_path: Path) -> None:
+    serve_stable(tmp_path, "mf", 1, **BY)
+    begun = start_candidate(tmp_path, "mf", 2, rivals=(3, 4), steps=(0.1, 0.25, 0.5, 1.0), **BY)
+    assert (begun.on_trial, begun.versions, begun.began) == ((2, 3, 4), (1, 2, 3, 4), (2, 3, 4))
+    advance(tmp_path, "mf", **BY)
+    with pytest.raises(RolloutError, match=r"3 candidates of 'mf' have no room for 50.00% each"):
+        advance(tmp_path, "mf", **BY)
+    with pytest.raises(RolloutError, match="versions 2, 3, 4 of 'mf' are on trial; say which"):
+        promote(tmp_path, "mf", **BY)
+    with pytest.raises(RolloutError, match="version 7 of 'mf' is not on trial"):
+        abort(tmp_path, "mf", versions=[7], **BY)
+    left = abort(tmp_path, "mf", versions=[2], **BY)
+    assert (left.candidate, left.rivals, left.weight, left.salt) == (3, (4,), 0.25, begun.salt)
+    alone = abort(tmp_path, "mf", versions=[3], **BY)
+    assert (alone.candidate, alone.rivals, alone.began) == (4, (), (2, 3, 4))
+    assert [advance(tmp_path, "mf", **BY).weight for _ in range(2)] == [0.5, 1.0]
+    assert read_rollout(tmp_path, "mf").about(4) == read_rollout(tmp_path, "mf")
+    assert promote(tmp_path, "mf", **BY).versions == (4,)
+
+
+def test_several_that_cannot_start_are_refused(tmp_path: Path) -> None:
+    serve_stable(tmp_path, "mf", 1, **BY)
+    for rivals, steps, message in (
+        ((1,), (0.1, 1.0), "version 1 of 'mf' is the stable version already"),
+        ((2,), (0.1, 1.0), "each version can be there once"),
+        ((3,), (0.5, 1.0), "2 candidates may have 33.33% each, not 50.00%"),
+    ):
+        with pytest.raises(RolloutError, match=message):
+            start_candidate(tmp_path, "mf", 2, rivals=rivals, steps=steps, **BY)
+
+
+def test_all_of_several_are_dropped_at_once(tmp_path: Path) -> None:
+    serve_stable(tmp_path, "mf", 1, **BY)
+    start_candidate(tmp_path, "mf", 2, rivals=(3,), **BY)
+    assert abort(tmp_path, "mf", **BY).versions == (1,)

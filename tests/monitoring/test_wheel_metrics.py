@@ -11,6 +11,7 @@ from driftwheel.settings import DriftSettings, Settings
 from monitoring.drift.decision import decide_drift, record
 from monitoring.drift.scores import MonitorScore, QualityScore, WindowScores
 from monitoring.ledger import Ledger
+from monitoring.ledger_facts import Facts
 from monitoring.retrain import lease
 from monitoring.wheel_metrics import WheelMetrics
 
@@ -129,6 +130,25 @@ def test_what_runs_and_what_is_on_trial(settings: Settings, registry: CollectorR
 def test_a_bundle_that_cannot_be_read_is_told(settings: Settings, registry: CollectorRegistry):
     serve_stable(settings.rollouts, "mf", 1, by="test", now=AT)
     assert value(registry, "bundle_readable", version="1") == 0
+
+
+def test_a_rollout_that_cannot_be_read_takes_no_other_models_metrics_away(
+    settings: Settings, registry: CollectorRegistry
+):
+    serve_stable(settings.rollouts, "mf", 1, by="test", now=AT)
+    (settings.rollouts / "churn.json").write_bytes(b'{"model": "ch')
+    assert value(registry, "stable_version") == 1
+    assert registry.get_sample_value("driftwheel_rollout_readable", {"model": "churn"}) == 0
+    assert registry.get_sample_value("driftwheel_rollout_readable", {"model": "mf"}) == 1
+
+
+def test_an_entry_that_is_not_understood_is_not_counted_again_and_again(settings: Settings):
+    append(settings, "drift", {"of": "another release"})
+    facts = Facts()
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            facts.follow(Ledger(settings.ledger))
+    assert not facts.entries
 
 
 def test_a_restart_counts_the_same(settings: Settings, registry: CollectorRegistry):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftwheel.bundle import read_bundle
-from driftwheel.errors import BundleError, ConfigurationError, NotFoundError
+from driftwheel.errors import BundleError, ConfigurationError, NotFoundError, RolloutError
 from driftwheel.log_layout import feedback_folder
 from driftwheel.rollout import promote, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings, load_settings
@@ -101,6 +101,28 @@ def test_what_was_damaged_on_its_way_changes_nothing_here(
     assert not (server.models / "mf").exists()
     assert not (server.rollouts / "mf.json").exists()
     assert not [entry for entry in server.models.iterdir() if entry.name.startswith(".")]
+
+
+def test_one_damaged_model_holds_up_neither_the_others_nor_the_log(
+    home: Settings, server: Settings, store: Store, tmp_path: Path
+) -> None:
+    publish(home, store)
+    (tmp_path / "store/rollouts/churn.json").write_bytes(b'{"model": "ch')
+    segment = feedback_folder(server.prediction_log) / "1.parquet"
+    segment.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"a": [1]}), segment)
+    with pytest.raises(RolloutError, match=r"churn\.json"):
+        follow(server, store, host="a")
+    assert read_rollout(server.rollouts, "mf").stable == 1
+    assert not segment.exists()
+    (home.rollouts / "churn.json").write_bytes(b"{")
+    half = tmp_path / "store/log/feedback/.tmp-1.parquet"
+    half.write_bytes(b"half of i")
+    with pytest.raises(RolloutError, match=r"churn\.json"):
+        publish(home, store)
+    (fetched,) = home.prediction_log.rglob("*.parquet")
+    assert pq.read_table(fetched).num_rows == 1
+    assert half.exists()
 
 
 def test_an_empty_store_and_an_unknown_scheme_are_told_apart(server: Settings, store: Store) -> None:

@@ -40,13 +40,18 @@ def requests(good: str, bad: str, code: str = "INTERNAL", arm: str = "stable") -
     return {server(name, **labels, code="OK"): good, server(name, **labels, code=code): bad}
 
 
-def latency(fast: str, all_: str) -> Series:
-    name, labels = "driftwheel_request_duration_seconds", {"model": "mf", "version": "1", "arm": "stable"}
+def latency(fast: str, all_: str, arm: str = "stable") -> Series:
+    name, labels = "driftwheel_request_duration_seconds", {"model": "mf", "version": "1", "arm": arm}
     return {
         server(f"{name}_bucket", **labels, le="0.05"): fast,
         server(f"{name}_bucket", **labels, le="+Inf"): all_,
         server(f"{name}_count", **labels): all_,
     }
+
+
+def looked_up(fresh: str, stale: str) -> Series:
+    name = "driftwheel_feature_customers_total"
+    return {server(name, freshness="fresh"): fresh, server(name, freshness="stale"): stale}
 
 
 def queue(in_1_ms: str, in_100_ms: str) -> Series:
@@ -101,7 +106,7 @@ def burning() -> list[Case]:
                 alert="DriftwheelErrorBudgetBurn",
                 fires=requests(all_, over),
                 quiet=(requests(all_, under), requests(few, few), requests(all_, over, "INVALID_ARGUMENT"),
-                       requests(all_, stopped)),
+                       requests(all_, stopped), requests(all_, "0") | requests("0", all_, arm="shadow")),
                 at=at,
                 step=f"{step}m",
                 labels={"window": window},
@@ -109,7 +114,8 @@ def burning() -> list[Case]:
             Case(
                 alert="DriftwheelLatencyBudgetBurn",
                 fires=requests(all_, "0") | latency(late, all_),
-                quiet=(requests(all_, "0") | latency(punctual, all_), requests(few, "0") | latency("0", few)),
+                quiet=(requests(all_, "0") | latency(punctual, all_), requests(few, "0") | latency("0", few),
+                       requests(all_, "0") | latency(all_, all_) | latency("0", all_, "shadow")),
                 at=at,
                 step=f"{step}m",
                 labels={"window": window},
@@ -154,6 +160,17 @@ SERVICE = [
     ),
     Case(alert="DriftwheelLogDropping", fires={DROPPED: "0x20 9x20"}, quiet=({DROPPED: "9x60"},)),
     Case(alert="DriftwheelLogDropping", fires={DROPPED: "_x20 9x20"}, quiet=({DROPPED: "0x60"},)),
+    Case(
+        alert="DriftwheelFeatureStoreFailing",
+        fires={server("driftwheel_feature_failures_total", reason="timeout"): "0+2x60"},
+        quiet=({server("driftwheel_feature_failures_total", reason="error"): "0x10 3x50"},),
+    ),
+    Case(
+        alert="DriftwheelFeaturesStale",
+        fires=looked_up(fresh="0+90x90", stale="0+10x90"),
+        quiet=(looked_up(fresh="0+99x90", stale="0+1x90"), looked_up(fresh="0x90", stale="0x90")),
+        at="80m",
+    ),
     Case(
         alert="DriftwheelFilesRunningOut",
         fires={server("process_open_fds"): "900x60", server("process_max_fds"): "1024x60"},
@@ -254,6 +271,16 @@ WHEEL = [
         alert="DriftwheelRolloutNotFollowed",
         fires={SHARE: "0.05x60", SPLIT: "0.01x60"},
         quiet=({SHARE: "0.05x60", SPLIT: "0.05x60"}, {SHARE: "0.01x28 0.05x2", SPLIT: "0.01x60"}),
+    ),
+    Case(  # one of two servers lags behind, and the other hides it from whoever looks at the largest alone
+        alert="DriftwheelRolloutNotFollowed",
+        fires={SHARE: "0.5x60", SPLIT: "0.05x60", SPLIT.replace("a:8080", "b:8080"): "0.5x60"},
+        quiet=({SHARE: "0.5x60", SPLIT: "0.5x60", SPLIT.replace("a:8080", "b:8080"): "0.5x60"},),
+    ),
+    Case(
+        alert="DriftwheelRolloutUnreadable",
+        fires={watcher("driftwheel_rollout_readable"): "0x60"},
+        quiet=({watcher("driftwheel_rollout_readable"): "1x60"},),
     ),
     Case(
         alert="DriftwheelBundleUnreadable",

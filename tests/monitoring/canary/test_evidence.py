@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from driftwheel.errors import DataError
+from driftwheel.log_layout import shadow_log
 from monitoring.canary.collecting import collect_evidence
 from monitoring.canary.evidence import (
     LATENCY_BOUNDS_US,
@@ -183,3 +184,9 @@ def _judge_settings():
     from driftwheel.settings import JudgeSettings
 
     return JudgeSettings()
+
+
+def test_copies_may_be_on_disk_before_what_they_are_copies_of(tmp_path):
+    write_sealed(shadow_log(tmp_path), "movies", 2, requests(2, "shadow", 20))
+    seen = collect(tmp_path, weight=0.0, steps=(0.0, 1.0), shadow=0.1)
+    assert (seen.shadow.candidate.requests, seen.shadow.agreement.rows, seen.control.requests) == (20, 0, 0)

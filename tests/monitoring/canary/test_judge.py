@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import named
-from monitoring.canary.evidence import ArmEvidence, decode_evidence, encode_evidence
+from monitoring.canary.evidence import ArmEvidence, ShadowEvidence, decode_evidence, encode_evidence
 from monitoring.canary.judge import judge, record, replay
+from monitoring.canary.paired import pair_losses
 from monitoring.ledger import Ledger
 from monitoring.losses import LossSums
 
@@ -145,6 +146,7 @@ def test_a_verdict_says_which_check_failed_and_by_how_much():
     assert errors.needed is not None
     assert errors.log_e > errors.needed
     assert {check.name: check.outcome for check in found.checks} == {
+        "refused at load": "fine",
         "not finite": "fine",
         "many errors": "fine",
         "many empty answers": "fine",
@@ -154,6 +156,8 @@ def test_a_verdict_says_which_check_failed_and_by_how_much():
         "quality": "fine",
         "paired quality": "waiting",
         "paired AUC": "waiting",
+        "hit rate": "waiting",
+        "unknown ids": "fine",
         "constant output": "fine",
     }
 
@@ -267,3 +271,25 @@ def test_one_score_for_everything_aborts_unless_stable_does_that_too():
     assert verdict(varied, constant).reasons[0].startswith("constant output")
     assert verdict(constant, constant).decision == verdict(constant, varied).decision == "STEP"
     assert verdict(varied, dataclasses.replace(constant, scored=49)).decision == "STEP"
+
+
+def test_the_same_question_asked_again_and_again_is_no_constant_output():
+    rng = np.random.default_rng(6)
+    varied, constant = (arm(rng, 300, scored=60, lowest=low, highest=4.0, asked=60) for low in (1.0, 4.0))
+    assert verdict(varied, constant).decision == "ABORT"
+    assert verdict(varied, dataclasses.replace(constant, asked=1)).decision == "STEP"
+
+
+def test_from_shadow_to_all_traffic_waits_for_labels_that_have_begun_to_come():
+    rng = np.random.default_rng(6)
+    answered = arm(rng, 300, labels=0)
+    rollout = dataclasses.replace(ROLLOUT, steps=(0.0, 1.0), step=0, weight=0.0, shadow=0.1)
+
+    def decision(labels: int) -> str:
+        stable = rng.uniform(0.0, 2.0, labels)
+        pairs = pair_losses(stable, stable, np.arange(labels))
+        shadow = ShadowEvidence(candidate=answered, control=answered, pairs=pairs)
+        seen = dataclasses.replace(evidence(NOTHING, NOTHING, rollout), shadow=shadow)
+        return judge(seen, rollout, SETTINGS).decision
+
+    assert [decision(0), decision(20), decision(3000)] == ["STEP", "HOLD", "STEP"]

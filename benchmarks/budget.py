@@ -92,7 +92,7 @@ def _in_process(place: Workplace, rows: int) -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp(dir=place.folder))
     settings = load_settings(home=folder, models_folder=place.models, log_level="error")
     by = {"by": "benchmark", "now": "2026-01-01T00:00:00Z"}
-    serve_stable(settings.rollouts, "mf", 1, **by)
+    serve_stable(settings.rollouts, "mf", 1, by=by["by"], now=by["now"])
     start_candidate(settings.rollouts, "mf", 2, steps=(0.5, 1.0), by=by["by"], now=by["now"])
     loop = uvloop.new_event_loop()  # as the front door takes
     app: Any = Application(settings)  # its parts are private to everybody but this benchmark

@@ -197,4 +197,7 @@ def _write_tables(target: Path, model: Model | GraphModel, dataset: Dataset) -> 
     columns = {INPUT_PREFIX + spec.name: reference[spec.name] for spec in dataset.signature.inputs}
     columns[OUTPUT_PREFIX + dataset.signature.outputs[0].name] = pa.array(predicted)
     columns["label"] = pa.array(labels(dataset.signature, reference))
+    # So that windows can be compared with rows of their own hours.
+    if dataset.data_until is not None and "at" in reference.column_names:
+        columns["at"] = reference["at"].cast(pa.timestamp("s", tz="UTC")).cast(pa.timestamp("us", tz="UTC"))
     pq.write_table(pa.table(columns), target / REFERENCE)

@@ -50,6 +50,10 @@ class BayesConfig(TrainConfig):
     """The most draws that the model is the mean of."""
     kept_factors: int = 16
     """Of the model: the mean of all draws would have ``samples * factors``, and few of them matter."""
+    choice_factors: int = 64
+    """Directions of who rated what that users and items are expected to follow; 0: none are looked for."""
+    item_features: bool = True
+    """Whether items are expected to follow what the dataset knows of them, like genre and year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,9 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def restore_random_state(state: Tensor, device: torch.device) -> None:
-    """Go on where ``random_state`` was taken."""
+    """Go on where ``random_state`` was taken; with a device of another kind, where this one's own numbers stand."""
+    if len(state) != len(random_state(device)):
+        return
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

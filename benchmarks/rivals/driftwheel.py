@@ -38,7 +38,7 @@ class Driftwheel:
         """Settings, and the split."""
         sections: dict[str, Any] = {**self._sections, "serving": {"port": 0, **self._sections.get("serving", {})}}
         settings = load_settings(home=workplace.folder, models_folder=workplace.models, log_level="warning", **sections)
-        serve_stable(settings.rollouts, "mf", 1, **_BY)
+        serve_stable(settings.rollouts, "mf", 1, by=_BY["by"], now=_BY["now"])
         start_candidate(settings.rollouts, "mf", 2, steps=(0.5, 1.0), by=_BY["by"], now=_BY["now"])
         return settings
 

@@ -28,6 +28,7 @@ from training.config import estimator_config
 from training.factorization.estimator import Finished
 from training.factorization.estimators import build_estimator
 from training.factorization.shards import whole_shard
+from training.factorization.traits import SEPARATOR, category_features, number_features, placed
 
 __all__ = ["OURS", "predict", "predict_with_history", "rank", "stream"]
 
@@ -42,7 +43,18 @@ OURS: tuple[Entrant, ...] = (
         grid={"factors": [8, 16, 32], "vector_damping": [8.0, 13.0, 17.0], "bias_damping": [1.5, 2.5]},
     ),
     Entrant(
-        case="R1", name="Driftwheel bayes", module="ours", parameters={"estimator": "bayes"}, grid={"factors": [8, 16]}
+        case="R1",
+        name="Driftwheel bayes",
+        module="ours",
+        parameters={"estimator": "bayes"},
+        grid={"factors": [8, 16], "choice_factors": [0, 64]},
+    ),
+    Entrant(
+        case="R1",
+        name="Driftwheel bayes, genre and year",
+        module="ours",
+        parameters={"estimator": "bayes", "features": True},
+        grid={"factors": [8, 12]},
     ),
     Entrant(
         case="R1", name="Driftwheel bayes, 60 draws", module="ours", parameters={"estimator": "bayes", "epochs": 60}
@@ -121,7 +133,11 @@ def rank(split: RatingSplit, seed: int, **parameters: Any) -> Answer:
 def _train(
     split: RatingSplit, seed: int, parameters: dict[str, Any], *, by_time: bool = False
 ) -> tuple[Finished, float, NDArray[np.int64], NDArray[np.int64]]:
-    """The model, the seconds that it took, and the index of each of the table's users and items (0: unknown to training)."""
+    """The model, the seconds that it took, and the index of each of the table's users and items (0: unknown to training).
+
+    Of the parameters, ``features`` says whether genres and years are known; the others are the estimator's.
+    """
+    features = parameters.pop("features", False)
     config = dataclasses.replace(estimator_config("rating", parameters.pop("estimator")), **parameters)
     train = split.train
     if by_time:
@@ -135,12 +151,25 @@ def _train(
             train.rating.astype(np.float32),
             users=int(users.max()) + 1,
             items=int(items.max()) + 1,
+            item_features=_item_features(split, items) if features else (),
         )
         estimator = build_estimator(shard, config, seed, torch.device("cpu"), low=LOW, high=HIGH)
         for number in range(config.epochs):
             estimator.sweep(number)
         found = estimator.finish()
     return found, time.perf_counter() - started, users, items
+
+
+def _item_features(split: RatingSplit, items: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+    """What ``read_shard`` makes of the traits of a dataset."""
+    genres = [SEPARATOR.join(map(str, np.flatnonzero(row))) for row in split.genres]
+    rated = np.flatnonzero(items > 0)
+    dated = rated[np.isfinite(split.year[rated])]
+    rows = int(items.max()) + 1
+    return (
+        placed(category_features([genres[item] for item in rated]), items[rated], rows),
+        placed(number_features(split.year[dated]), items[dated], rows),
+    )
 
 
 def _indices(seen: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -111,6 +111,9 @@ def test_the_reference_is_a_split_not_trained_on(bundle: Bundle, request: pytest
     for spec in signature.inputs:
         pd.testing.assert_series_equal(reference[f"in_{spec.name}"], held_out[spec.name], check_names=False)
     np.testing.assert_array_equal(reference["label"], held_out[signature.label])
+    assert ("at" in reference) == (bundle.manifest.task == "rating")
+    if "at" in reference:
+        assert (reference["at"].dt.as_unit("s").astype("int64") == held_out["at"]).all()
 
 
 @pytest.mark.parametrize("task", ["rating", "churn"])

@@ -34,9 +34,21 @@ def customer_rows(rows: int = 20, **columns: object) -> pd.DataFrame:
 
 def test_packaged_ratings():
     table = read_ratings(RatingsSource())
-    assert list(table.columns) == ["user_id", "item_id", "rating", "at", "title"]
+    assert list(table.columns) == ["user_id", "item_id", "rating", "at", "title", "trait_genres", "trait_year"]
+    assert table["trait_genres"].str.contains("|", regex=False).any()
+    assert table["trait_year"].dtype == "float64"
     assert len(table) == 100_004
     assert {str(table[name].dtype) for name in ("user_id", "item_id", "at")} == {"int64"}
+
+
+def test_traits_are_numbers_or_categories_and_must_be_there(tmp_path: Path):
+    text = "user_id,item_id,rating,timestamp,kind,price\n1,2,4,100,a|b,7\n1,3,5,200, ,\n"
+    table = ratings_of(tmp_path, text, trait_columns=("kind", "price"))
+    assert table["trait_kind"].tolist() == ["a|b", None]
+    assert table["trait_price"].fillna(-1).tolist() == [7.0, -1.0]
+    with pytest.raises(DataError, match="no column 'colour'") as raised:
+        ratings_of(tmp_path, text, trait_columns=("colour",))
+    assert "--trait-columns" in str(raised.value.hint)
 
 
 def test_columns_by_flag(tmp_path: Path):

@@ -8,7 +8,7 @@
       reference.parquet         a sample of the training period that is not trained on: what drift is measured against
       vocabulary/<input>.json   ids and categories of the training split, in index order
       items.parquet, user_features.parquet, item_features.parquet   of the training split (task "rating")
-      titles.parquet            of all items, those not trained on too (task "rating")
+      titles.parquet            title and traits of all items, those not trained on too (task "rating")
       live.parquet              customers kept out of everything, to be replayed as traffic (task "churn")
 """
 
@@ -38,6 +38,8 @@ Split = Literal["train", "valid", "test", "reference", "live"]
 DESCRIPTION = "dataset.json"
 ITEMS = "items.parquet"
 TITLES = "titles.parquet"
+TRAIT_PREFIX = "trait_"
+"""Of the columns that say what is known of items."""
 USER_FEATURES = "user_features.parquet"
 ITEM_FEATURES = "item_features.parquet"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from driftwheel.errors import DataError
+from training.data.dataset import TRAIT_PREFIX
 from training.data.sources import RatingsSource
 from training.data.tables import (
     blank_to_missing,
@@ -18,7 +19,7 @@ from training.data.tables import (
     require_columns,
 )
 
-_PACKAGED = RatingsSource(user_column="userId", item_column="movieId")
+_PACKAGED = RatingsSource(user_column="userId", item_column="movieId", trait_columns=("genres", "year"))
 _DEFAULT_TITLE = "title"
 
 
@@ -51,7 +52,7 @@ def _required(source: RatingsSource) -> dict[str, str]:
         flags[source.time_column] = "--time-column (empty for a table without times)"
     if source.title_column and source.title_column != _DEFAULT_TITLE:
         flags[source.title_column] = "--title-column"
-    return flags
+    return flags | dict.fromkeys(source.trait_columns, "--trait-columns")
 
 
 def _canonical(raw: pd.DataFrame, source: RatingsSource, path: str) -> pd.DataFrame:
@@ -67,6 +68,9 @@ def _canonical(raw: pd.DataFrame, source: RatingsSource, path: str) -> pd.DataFr
     )
     if source.title_column and source.title_column in raw.columns:
         table["title"] = raw[source.title_column].astype("object").where(raw[source.title_column].notna(), None)
+    for name in source.trait_columns:
+        column = blank_to_missing(raw[name])
+        table[TRAIT_PREFIX + name] = column if is_text(column) else numbers(column, name, path=path)
     return table
 
 

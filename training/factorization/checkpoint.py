@@ -4,9 +4,12 @@ step there is: so it is written now and then, and when the job is told to stop.
 
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,11 +35,12 @@ def save(path: Path, saved: Saved) -> None:
     Raises:
         TrainingError: It cannot be written. The earlier one is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.state.items()}
+    metadata = {"history": msgspec.json.encode(saved.history).decode(), "sha256": _sum_of(tensors)}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as temporary:
-            save_file(tensors, temporary, metadata={"history": msgspec.json.encode(saved.history).decode()})
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"the checkpoint {path} cannot be written: {error}", hint="make room, then run it again"
@@ -49,8 +53,21 @@ def load(path: Path) -> Saved | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            history = msgspec.json.decode((file.metadata() or {})["history"], type=tuple[EpochEvent, ...])
-            return Saved(history, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dictionary)
-    except (OSError, KeyError, SafetensorError, msgspec.MsgspecError) as error:
+            metadata = file.metadata() or {}
+            history = msgspec.json.decode(metadata["history"], type=tuple[EpochEvent, ...])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        if metadata["sha256"] != _sum_of(tensors):
+            raise ValueError("its tensors are not those that were written")
+        return Saved(history, tensors)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         print(f"checkpoint {path} is damaged, training starts anew: {error}", file=sys.stderr)  # noqa: T201 (a worker)
         return None
+
+
+def _sum_of(tensors: dict[str, Tensor]) -> str:
+    found = sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode())
+        content: Any = value.reshape(-1).view(torch.uint8).numpy()
+        found.update(content)
+    return found.hexdigest()

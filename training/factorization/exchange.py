@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,3 +28,11 @@ def total(value: Tensor) -> Tensor:
     """The sum over all ranks, in place."""
     dist.all_reduce(value)
     return value
+
+
+def agree(number: int, device: torch.device) -> bool:
+    """Whether all ranks say the same number."""
+    bounds = torch.tensor([number, -number], device=device)
+    dist.all_reduce(bounds, dist.ReduceOp.MAX)
+    highest, lowest = bounds.tolist()
+    return highest == -lowest

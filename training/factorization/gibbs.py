@@ -2,12 +2,16 @@
 Markov Chain Monte Carlo*, 2008, with each row's bias drawn together with its vector.
 
 Rows are drawn from their joint normal distribution given the other table; the tables' means and precisions from a
-normal-Wishart distribution, and the precision of the ratings from a gamma distribution. So there is no damping to tune, and
-the mean over draws is better than the best single one.
+normal-Wishart distribution, and the precision of the ratings from a gamma distribution, for each user a share of it: some
+people's ratings follow nothing (Lakshminarayanan, Bouchard and Archambeau, *Robust Bayesian Matrix Factorisation*, 2011). What
+else is known of rows moves their means, see ``side_information``. So there is no damping to tune, and the mean over draws is
+better than the best single one.
 
 What is random follows from the seed, the sweep and the table alone: a run that goes on from a checkpoint, or is spread over
 other ranks, draws the same.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import BayesConfig
+from training.factorization.choices import choice_features
 from training.factorization.chunks import Chunk, chunked, rows_of, with_end
 from training.factorization.estimator import Estimator, Finished, State
 from training.factorization.exchange import spread_rows, total
 from training.factorization.posterior import posterior_mean
 from training.factorization.shards import Shard
+from training.factorization.side_information import Expectation, directions
 from training.factorization.user_prior import fit_user_prior
 from training.models.fold_in import FoldIn
 
@@ -28,6 +34,8 @@ _PRIOR_ROWS = 2.0
 """How many rows at zero the means' prior weighs as much as."""
 _FIRST_PRECISION = 1.5
 """Of a rating, before the first draw; it is forgotten within a few sweeps."""
+_STEADINESS = 8.0
+"""How many ratings it takes until a user's own precision is believed as much as that of all."""
 
 
 class GibbsSampler(Estimator):
@@ -49,42 +57,57 @@ class GibbsSampler(Estimator):
         self.users = (_normal(start, shard.users, width) * 0.1).to(device)
         self.items = (_normal(start, shard.items, width) * 0.1).to(device)
         self.users[:, -1] = self.items[:, -1] = 0.0
+        self._trust = torch.ones(shard.users + 1, device=device)
+        """Of each user, what their ratings' precision is times that of all; the last is what missing ratings point to."""
+        counts = total(torch.from_numpy(np.bincount(shard.by_user.row, minlength=shard.users)).to(device))
+        self._counts = counts.cpu().numpy()
+        """Ratings by each user, over all ranks."""
+        self._expected = self._expectations(width, device)
         self.kept: list[tuple[Tensor, Tensor]] = []
         """Draws of both tables that the posterior mean is taken over."""
+        self._scored: _Scored | None = None
 
     def sweep(self, number: int) -> float:
         """Draw everything once; the mean squared error of that draw over the training split."""
         shard = self._shard
         self._draw(self._by_user, self.users, self.items, number, _USERS, shard.user_bounds)
-        error = self._draw(self._by_item, self.items, self.users, number, _ITEMS, shard.item_bounds)
-        squared = total(error).item()
-        draw = self._random(number, _NOISE).standard_gamma(1 + shard.rows / 2)
-        self._precision = torch.tensor(draw / (1 + squared / 2), dtype=torch.double)
+        squared = total(self._draw(self._by_item, self.items, self.users, number, _ITEMS, shard.item_bounds))
+        self._draw_noise(squared.cpu().numpy(), number)
         if self._is_kept(number):
             self.kept.append((self.users.clone(), self.items.clone()))
-        return squared / shard.rows
+        return float(squared.sum()) / shard.rows
 
     def scores(self, user: Tensor, item: Tensor) -> Tensor:
         """Unclipped scores ``[n]`` of indices ``[n]``: the mean over the kept draws, or of the present one before the first."""
-        draws = self.kept or [(self.users, self.items)]
-        summed = torch.zeros(len(user), device=self.users.device)
-        for users, items in draws:
-            left, right = users[user], items[item]
-            summed += left[:, -1] + right[:, -1] + (left[:, :-1] * right[:, :-1]).sum(-1)
-        return self.mean + summed / len(draws)
+        if not self.kept:
+            return self.mean + _products(self.users[user], self.items[item])
+        scored = self._scored
+        if scored is None or scored.user is not user or scored.item is not item:
+            scored = self._scored = _Scored(user, item, torch.zeros(len(user), device=self.users.device))
+        for users, items in self.kept[scored.draws :]:
+            scored.summed += _products(users[user], items[item])
+        scored.draws = len(self.kept)
+        return self.mean + scored.summed / scored.draws
 
     def state(self) -> State:
         """What a checkpoint keeps."""
         kept = {}
         if self.kept:
             kept = {f"kept_{n}": torch.stack(tables) for n, tables in enumerate(zip(*self.kept, strict=True))}
-        return {"users": self.users, "items": self.items, "precision": self._precision, **kept}
+        means = {f"mean_{n}": one.mean for n, one in enumerate(self._all_expected())}
+        damping = torch.tensor([one.damping for one in self._all_expected()], dtype=torch.double)
+        drawn = {"precision": self._precision, "trust": self._trust, "damping": damping, **means}
+        return {"users": self.users, "items": self.items, **drawn, **kept}
 
     def restore(self, state: State) -> None:
         """Go on from a checkpoint."""
+        self._scored = None
         self.users.copy_(state["users"])
         self.items.copy_(state["items"])
         self._precision = state["precision"]
+        self._trust.copy_(state["trust"])
+        for n, (one, damping) in enumerate(zip(self._all_expected(), state["damping"].tolist(), strict=True)):
+            one.mean, one.damping = state[f"mean_{n}"].to(self.users.device), damping
         if "kept_0" in state:
             device = self.users.device
             self.kept = [
@@ -111,40 +134,82 @@ class GibbsSampler(Estimator):
     def _random(self, number: int, what: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, number, what])
 
+    def _expectations(self, width: int, device: torch.device) -> tuple[list[Expectation], list[Expectation]]:
+        """Of the tables of users and items, one for each kind of what is known of their rows."""
+        tables: tuple[list[Tensor], list[Tensor]] = ([], [])
+        if self._config.choice_factors:
+            users, items = choice_features(self._shard, self._config.choice_factors, device)
+            tables = ([users], [items])
+        if self._config.item_features:
+            tables[1].extend(torch.from_numpy(one).to(device) for one in self._shard.item_features)
+        users, items = ([Expectation(directions(table[1:]), width) for table in side] for side in tables)
+        return users, items
+
+    def _all_expected(self) -> list[Expectation]:
+        return [*self._expected[_USERS], *self._expected[_ITEMS]]
+
+    def _draw_noise(self, squared: NDArray[np.float64], number: int) -> None:
+        """Draw the precision of ratings, then what each user's is times it.
+
+        Args:
+            squared: Sums of squared errors over each user's ratings ``[users]``.
+        """
+        random = self._random(number, _NOISE)
+        shape, trust = 1 + self._shard.rows / 2, self._trust[:-1].double().cpu().numpy()
+        precision = random.standard_gamma(shape) / (1 + trust @ squared / 2)
+        drawn = random.standard_gamma((_STEADINESS + self._counts) / 2) / ((_STEADINESS + precision * squared) / 2)
+        self._precision = torch.tensor(precision, dtype=torch.double)
+        self._trust[:-1] = torch.from_numpy(drawn)
+
+    def _draw_prior(self, table: Tensor, what: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw what the rows of a table are expected to be ``[rows, k]``, and their precision about it ``[k, k]``."""
+        expected, device = self._expected[what], table.device
+        known = torch.zeros_like(table[1:])
+        for one in expected:
+            known += one.mean
+        mean, precision = (value.to(device) for value in draw_normal_wishart((table[1:] - known).cpu(), random))
+        for one in expected:
+            known -= one.mean
+            one.draw(table[1:] - mean - known, precision, random)
+            known += one.mean
+        return torch.cat([mean[None], mean + known]), precision
+
     def _draw(
         self, chunks: list[Chunk], table: Tensor, other: Tensor, number: int, what: int, bounds: NDArray[np.int64]
     ) -> Tensor:
-        """Draw a table given the other: first its mean and precision from what it is now, then this rank's rows.
+        """Draw a table given the other: first what its rows are expected to be, then this rank's rows.
 
         Returns:
-            The sum of squared errors over this rank's ratings, in double precision.
+            Sums of squared errors over this rank's ratings, for each row of the other table, in double precision.
         """
         random, device = self._random(number, what), table.device
-        mean, precision = draw_normal_wishart(table[1:].cpu(), random)
-        mean, precision = mean.to(device), precision.to(device)
+        mean, precision = self._draw_prior(table, what, random)
         noise = _normal(random, *table.shape).to(device)
         # Rows without ratings are drawn from the prior; all ranks do the same.
         prior = torch.linalg.cholesky(precision)
-        table[1:] = mean + torch.linalg.solve_triangular(prior.T, noise[1:].T, upper=True).T
-        table[0] = mean
+        table[1:] = mean[1:] + torch.linalg.solve_triangular(prior.T, noise[1:].T, upper=True).T
+        table[0] = mean[0]
         design = with_end(other)
         bias = design[:, -1:].clone()
         design[:-1, -1] = 1.0
         of_rating = self._precision.to(device, torch.float32)
-        pulled = precision @ mean
-        error = torch.zeros((), dtype=torch.double, device=device)
+        pulled = mean @ precision
+        error = torch.zeros(len(design), dtype=torch.double, device=device)
         for chunk in chunks:
             x = rows_of(design, chunk.columns)
             target = (chunk.values - self.mean * (chunk.columns < len(other))) - rows_of(bias, chunk.columns)[..., 0]
-            gram = torch.baddbmm(precision, x.transpose(1, 2), x, alpha=float(of_rating))
-            moment = pulled[:, None] + of_rating * torch.bmm(x.transpose(1, 2), target[..., None])
+            trusted = self._trust[chunk.rows][:, None] if what == _USERS else self._trust[chunk.columns]
+            weighted = (x * trusted[..., None]).transpose(1, 2)
+            gram = torch.baddbmm(precision, weighted, x, alpha=float(of_rating))
+            moment = pulled[chunk.rows][..., None] + of_rating * torch.bmm(weighted, target[..., None])
             root = torch.linalg.cholesky(gram)
             drawn = torch.cholesky_solve(moment, root)
             drawn += torch.linalg.solve_triangular(root.transpose(1, 2), noise[chunk.rows][..., None], upper=True)
-            error += (target - torch.bmm(x, drawn)[..., 0]).square().sum(dtype=torch.double)
+            squared = (target - torch.bmm(x, drawn)[..., 0]).double().square()
+            error.index_add_(0, chunk.columns.flatten(), squared.flatten())
             table[chunk.rows] = drawn[..., 0]
         spread_rows(table, bounds)
-        return error
+        return error[:-1]
 
 
 def draw_normal_wishart(rows: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -164,6 +229,21 @@ def draw_normal_wishart(rows: Tensor, random: np.random.Generator) -> tuple[Tens
     spread = torch.linalg.solve_triangular(root.T, torch.from_numpy(random.standard_normal((width, 1))), upper=True)
     mean = count * average / (count + _PRIOR_ROWS) + spread[:, 0] / (count + _PRIOR_ROWS) ** 0.5
     return mean.float(), (root @ root.T).float()
+
+
+@dataclass(slots=True)
+class _Scored:
+    """Pairs that are asked about after each sweep, and the sum of their scores over the draws seen: only new ones are added."""
+
+    user: Tensor
+    item: Tensor
+    summed: Tensor
+    draws: int = 0
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Scores ``[n]`` of rows of both tables, without the mean of all."""
+    return left[:, -1] + right[:, -1] + (left[:, :-1] * right[:, :-1]).sum(-1)
 
 
 def _normal(random: np.random.Generator, rows: int, columns: int) -> Tensor:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftwheel.preprocessing import encode
-from training.data.dataset import Dataset, Split, labels, public_tensors
+from training.data.dataset import TITLES, TRAIT_PREFIX, Dataset, Split, labels, public_tensors
+from training.factorization.traits import category_features, number_features, placed
 
 _BATCH_ROWS = 262_144
 _ROW_COST = 16
@@ -45,6 +46,8 @@ class Shard:
     """The ratings by this rank's users."""
     by_item: Triples
     """The ratings of this rank's items, item first."""
+    item_features: tuple[NDArray[np.float32], ...] = ()
+    """``[items, f]`` for each kind of what is known of items; row 0, the unknown, is zeros."""
 
 
 def read_shard(dataset: Dataset, rank: int, ranks: int) -> Shard:
@@ -74,14 +77,24 @@ def read_shard(dataset: Dataset, rank: int, ranks: int) -> Shard:
         item_bounds=item_bounds,
         by_user=by_user.triples,
         by_item=by_item.triples,
+        item_features=_item_features(dataset),
     )
 
 
-def whole_shard(user: Indices, item: Indices, rating: Values, *, users: int, items: int) -> Shard:
+def whole_shard(
+    user: Indices,
+    item: Indices,
+    rating: Values,
+    *,
+    users: int,
+    items: int,
+    item_features: tuple[NDArray[np.float32], ...] = (),
+) -> Shard:
     """All ratings as one rank holds them; indices count from 1.
 
     Args:
         users, items: Rows of the tables, the unknown included.
+        item_features: As in ``Shard``.
     """
     return Shard(
         users=users,
@@ -92,7 +105,26 @@ def whole_shard(user: Indices, item: Indices, rating: Values, *, users: int, ite
         item_bounds=np.array([1, items]),
         by_user=Triples(user, item, rating),
         by_item=Triples(item, user, rating),
+        item_features=item_features,
     )
+
+
+def _item_features(dataset: Dataset) -> tuple[NDArray[np.float32], ...]:
+    """A table for each trait, in the order of the vocabulary; items that nothing is known of have the others' average."""
+    table = pq.read_table(dataset.path(TITLES))
+    items = dataset.read_vocabularies()["item_id"]
+    index = items.encode(table["item_id"].to_numpy())
+    features: list[NDArray[np.float32]] = []
+    for name in table.column_names:
+        if not name.startswith(TRAIT_PREFIX):
+            continue
+        column = table[name]
+        known = np.flatnonzero((index > 0) & column.is_valid().to_numpy())
+        values = column.take(known)
+        is_number = pa.types.is_floating(column.type)
+        of_known = number_features(values.to_numpy()) if is_number else category_features(values.to_pylist())
+        features.append(placed(of_known, index[known], items.table_size))
+    return tuple(features)
 
 
 def read_part(dataset: Dataset, split: Split, rank: int, ranks: int) -> Triples:

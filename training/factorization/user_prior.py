@@ -50,6 +50,6 @@ def fit_user_prior(chunks: list[Chunk], items: Tensor, item_bias: Tensor, mean: 
 
 def _some(chunks: list[Chunk]) -> list[Chunk]:
     """Every n-th user, of all degrees."""
-    step = max(1, sum(len(chunk.rows) for chunk in chunks) // _USERS)
+    step = max(1, -(-sum(len(chunk.rows) for chunk in chunks) // _USERS))
     picked = [(c.rows[::step], c.columns[::step], c.values[::step], c.counts[::step]) for c in chunks]
     return [Chunk(*parts) for parts in picked if len(parts[0])]

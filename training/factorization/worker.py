@@ -22,7 +22,7 @@ from training.factorization import checkpoint
 from training.factorization.checkpoint import CHECKPOINT, Saved
 from training.factorization.estimator import Factorization
 from training.factorization.estimators import build_estimator
-from training.factorization.exchange import total
+from training.factorization.exchange import agree, total
 from training.factorization.shards import read_part, read_shard
 from training.job import CHECKPOINTS, PROGRESS, EpochEvent, Job, read_trained
 from training.models.fold_in import write_fold_in
@@ -135,9 +135,11 @@ class Worker:
             checkpoint.save(self.path, Saved(tuple(self.history), self.estimator.state() | best))
 
     def _resume(self) -> None:
-        """All ranks read the same: none writes before all have begun."""
+        """All ranks read the same, for none writes before all have begun; or all begin anew: on a shared folder a node may not
+        see yet what another one does.
+        """
         saved = checkpoint.load(self.path)
-        if saved is None:
+        if not agree(len(saved.history) if saved else 0, self.device) or saved is None:
             return
         self.history = list(saved.history)
         self.estimator.restore({name: value for name, value in saved.state.items() if not name.startswith(_BEST)})

@@ -1,11 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from training.config import BayesConfig
 from training.factorization.gibbs import GibbsSampler, draw_normal_wishart
 from training.factorization.posterior import posterior_mean
-from training.factorization.shards import Shard
+from training.factorization.shards import Shard, whole_shard
 
 CPU = torch.device("cpu")
 CONFIG = BayesConfig(epochs=40, factors=2, burn_in=10, samples=15, kept_factors=8)
@@ -94,3 +97,42 @@ def test_fewer_factors_keep_most_of_it(alone, planted: Shard):
     left, kept = whole.users @ whole.items.T, small.users @ small.items.T
     assert float((left - kept).norm() / left.norm()) < 0.2
     assert small.users.shape == (201, 3)
+
+
+def test_users_whose_ratings_follow_nothing_are_trusted_less(alone, planted: Shard):
+    random = np.random.default_rng(5)
+    user, item, rating = planted.by_user.row, planted.by_user.column, planted.by_user.value.copy()
+    rating[user <= 20] = random.normal(3, 2, int((user <= 20).sum()))
+    sampler = sampled(whole_shard(user, item, rating, users=201, items=121), 20)
+    trust = sampler.state()["trust"]
+    assert trust[1:21].max() < trust[21:201].median() / 4
+
+
+def test_what_is_known_of_items_and_who_chose_them_helps_where_ratings_are_few(alone):
+    """Four ratings an item. There are two kinds of items and of users; users like one kind and mostly choose of it."""
+    random = np.random.default_rng(6)
+    kind = np.arange(400) % 2
+    user = np.repeat(np.arange(80), 20)
+    item = np.concatenate([_chosen(random, np.flatnonzero(kind == one % 2), 400) for one in range(80)])
+    truth = np.where(kind[None] == np.arange(80)[:, None] % 2, 3.8, 2.2)
+    rating = truth[user, item] + random.normal(0, 0.8, len(user))
+    rows = (user + 1).astype(np.int32), (item + 1).astype(np.int32), rating.astype(np.float32)
+    trait = np.concatenate([[0.5], kind]).astype(np.float32)[:, None]
+
+    def error(choice_factors: int, *item_features: NDArray[np.float32]) -> float:
+        config = dataclasses.replace(CONFIG, choice_factors=choice_factors)
+        sampler = GibbsSampler(whole_shard(*rows, users=81, items=401, item_features=item_features), config, 0, CPU)
+        for number in range(40):
+            sampler.sweep(number)
+        scores = sampler.scores(torch.arange(1, 81).repeat_interleave(400), torch.arange(1, 401).repeat(80))
+        return float((scores - torch.from_numpy(truth.ravel())).square().mean().sqrt())
+
+    nothing = error(0)
+    assert error(8) < 0.8 * nothing
+    assert error(0, trait) < 0.8 * nothing
+
+
+def _chosen(random: np.random.Generator, liked: NDArray[np.int64], items: int) -> NDArray[np.int64]:
+    """Fifteen that are liked, and five of the others."""
+    others = np.setdiff1d(np.arange(items), liked)
+    return np.concatenate([random.choice(liked, 15, replace=False), random.choice(others, 5, replace=False)])

@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.samples import small_table
 from training.data.dataset import Dataset, encoded_split
+from training.data.ratings import prepare_ratings
+from training.data.refit import refit_dataset
+from training.data.sources import RatingsSource
 from training.factorization.shards import Triples, read_part, read_shard, shared_out
 
 
@@ -47,3 +53,26 @@ def test_bounds_cover_all_rows_once(degrees: list[int], ranks: int):
     assert bounds[-1] == len(degrees) + 1
     assert (np.diff(bounds) >= 0).all()
     assert len(bounds) == ranks + 1
+
+
+def test_traits_of_items_reach_every_rank_and_the_refit(tmp_path: Path):
+    table = small_table(300)
+    number = table["item_id"].str.extract(r"(\d+)")[0].astype(int)
+    table["colour"] = np.where(number % 3 == 0, "red|warm", "blue")
+    table["price"] = np.where(number % 2 == 0, number, np.nan)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    source = RatingsSource(path=str(tmp_path / "t.csv"), trait_columns=("colour", "price"))
+    dataset = prepare_ratings(source, tmp_path / "data")
+    for one in (dataset, refit_dataset(dataset)):
+        colours, prices = read_shard(one, 1, 2).item_features
+        items = np.array([int(str(item).strip("i-")) for item in one.read_vocabularies()["item_id"].entries])
+        half = 0.5**0.5
+        expected = np.where(items[:, None] % 3 == 0, [0, half, half], [1, 0, 0])
+        np.testing.assert_allclose(colours[1:], expected, rtol=1e-6)
+        odd = prices[1:][items % 2 == 1]
+        np.testing.assert_array_equal(odd, np.broadcast_to(prices[0], odd.shape))
+        assert prices.shape[1] > 1
+
+
+def test_without_traits_there_are_no_features(small_ratings: Dataset):
+    assert read_shard(small_ratings, 0, 1).item_features == ()

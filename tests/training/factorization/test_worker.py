@@ -21,7 +21,7 @@ from training.config import AlsConfig, BayesConfig, IalsConfig, TrainConfig
 from training.data.dataset import Dataset
 from training.data.ratings import prepare_ratings
 from training.data.sources import RatingsSource
-from training.factorization.checkpoint import CHECKPOINT
+from training.factorization.checkpoint import CHECKPOINT, Saved, load, save
 from training.job import CHECKPOINTS, JOB, MODEL, PROGRESS, STDERR, TrainedModel
 from training.models.store import load_model
 
@@ -139,7 +139,12 @@ def test_a_damaged_checkpoint_is_said_and_training_starts_anew(
     small_ratings: Dataset, uninterrupted: TrainedModel, tmp_path: Path
 ):
     folder = tmp_path / uninterrupted.key
-    write_atomically(folder / CHECKPOINTS / CHECKPOINT, b"not a checkpoint")
+    path = folder / CHECKPOINTS / CHECKPOINT
+    save(path, Saved((), {"users": torch.ones(3)}))
+    content = bytearray(path.read_bytes())
+    assert load(path) is not None
+    content[-1] ^= 1  # a number among the weights: still a safetensors file
+    write_atomically(path, content)
     again = run_job(small_ratings, tmp_path, config=LONG)
     assert "is damaged, training starts anew" in (folder / STDERR).read_text()
     _assert_equal(again, uninterrupted)

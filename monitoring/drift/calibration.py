@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -97,14 +98,20 @@ def rate_p_value(reference_hits: int, reference_rows: int, hits: int, rows: int)
 
     With Jeffreys' prior on the common rate: exact in small counts, and aware that the reference is a sample too.
     """
+    below, above = _rate_tails(reference_hits, reference_rows, rows)
+    return min(max(2 * float(min(below[hits], above[hits])), SMALLEST_P), 1.0)
+
+
+@lru_cache(maxsize=64)
+def _rate_tails(reference_hits: int, reference_rows: int, rows: int) -> tuple[Floats, Floats]:
+    """The chance of at most, and of at least, ``[rows + 1]`` hits; a monitor asks for the same ones in every window."""
     from scipy.special import betaln, gammaln
 
     a, b = reference_hits + 0.5, reference_rows - reference_hits + 0.5
     k = np.arange(rows + 1)
     log_choose = gammaln(rows + 1) - gammaln(k + 1) - gammaln(rows - k + 1)
     mass = np.exp(log_choose + betaln(k + a, rows - k + b) - betaln(a, b))
-    tails = float(mass[: hits + 1].sum()), float(mass[hits:].sum())
-    return min(max(2 * min(tails), SMALLEST_P), 1.0)
+    return mass.cumsum(), mass[::-1].cumsum()[::-1]
 
 
 def holm(p_values: NDArray[Any], alpha: float) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ Annals of Statistics 12(1), with the F reference of Thomas & Rao (1987) for few 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ class ClusteredCounts:
     covariance: Floats
     """Of ``shares``, ``[bins, bins]``."""
     clusters: int
+    rows: int
+    size: float
+    """Rows of the cluster that a row at random is in, on average."""
 
     @classmethod
     def of(cls, bins: Ints, clusters: Ints, *, size: int) -> "ClusteredCounts":
@@ -35,11 +38,12 @@ class ClusteredCounts:
         rows = counts.sum(axis=1, keepdims=True)
         shares = counts.sum(axis=0) / max(len(bins), 1)
         residuals = (counts - rows * shares) / max(len(bins), 1)
-        return cls(shares, residuals.T @ residuals * groups / max(groups - 1, 1), groups)
+        covariance = residuals.T @ residuals * groups / max(groups - 1, 1)
+        return cls(shares, covariance, groups, len(bins), float(np.square(rows).sum()) / max(len(bins), 1))
 
     def first(self, bins: int) -> "ClusteredCounts":
         """The same of the first bins only, as shares of all rows."""
-        return ClusteredCounts(self.shares[:bins], self.covariance[:bins, :bins], self.clusters)
+        return replace(self, shares=self.shares[:bins], covariance=self.covariance[:bins, :bins])
 
 
 def divergence_p_value(statistic: float, before: ClusteredCounts, now: ClusteredCounts) -> float:
@@ -62,6 +66,28 @@ def contrast_p_value(scores: Floats, before: ClusteredCounts, now: ClusteredCoun
     """Two-sided p-value of the difference in the mean of ``scores [bins]`` between two samples of users."""
     difference = float(scores @ (now.shares - before.shares))
     variances = [float(scores @ sample.covariance @ scores) for sample in (before, now)]
+    return _welch(difference, variances, before, now)
+
+
+def rate_contrast_p_value(before: ClusteredCounts, now: ClusteredCounts) -> float:
+    """Two-sided p-value of the difference in a rate, the share of the second of two bins, between two samples of users.
+
+    A sample in which a rare thing hardly happened shows hardly any variance, and would be sure of its low rate. So neither
+    variance counts as less than a common rate has, with rows of one user as much alike as they are in ``before``.
+    """
+    rate = (before.shares[1] * before.rows + now.shares[1] * now.rows) / max(before.rows + now.rows, 1)
+    own = float(before.shares[1] * (1 - before.shares[1])) / max(before.rows, 1)
+    inflated = float(before.covariance[1, 1]) / own if own > 0 else 1.0
+    # The intraclass correlation (Kish 1965): rows of one user add up to a variance of 1 + (size - 1) alike.
+    alike = min(max((inflated - 1) / (before.size - 1), 0.0), 1.0) if before.size > 1 else 0.0
+    variances = [
+        max(float(one.covariance[1, 1]), float(rate * (1 - rate)) / max(one.rows, 1) * (1 + (one.size - 1) * alike))
+        for one in (before, now)
+    ]
+    return _welch(float(now.shares[1] - before.shares[1]), variances, before, now)
+
+
+def _welch(difference: float, variances: list[float], before: ClusteredCounts, now: ClusteredCounts) -> float:
     if sum(variances) <= 0:
         return 1.0 if not difference else SMALLEST_P
     # Welch (1947): the sample that the uncertainty comes from says how well it is known.

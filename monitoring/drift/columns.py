@@ -1,6 +1,8 @@
 """From the columns of a table to bins: what each monitor counts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,7 +42,12 @@ def as_numbers(column: "pd.Series[Any]") -> NDArray[np.float32]:
     import pandas as pd
 
     with np.errstate(over="ignore"):  # too large for float32 is infinite, as it would be to the model
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+        plain = isinstance(column.dtype, np.dtype) and column.dtype.kind == "f"
+        numbers = (
+            column.to_numpy().astype(np.float32)
+            if plain
+            else pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+        )
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
@@ -48,18 +55,28 @@ def is_missing(column: "pd.Series[Any]", *, number: bool) -> NDArray[np.bool_]:
     """Which rows hold nothing: null, an empty text, or (in a column of numbers) what is no number."""
     if number:
         return np.isnan(as_numbers(column))
-    return (column.isna() | (column.astype(object) == "")).to_numpy(dtype=bool)
+    missing = column.isna().to_numpy(dtype=bool)
+    return missing | (column.astype(object) == "").to_numpy(dtype=bool) if column.dtype.kind == "O" else missing
 
 
 def indices(column: "pd.Series[Any]", vocabulary: Vocabulary) -> Ints:
     """Positions ``[rows]`` of values in a vocabulary's entries, -1 where they are not in it."""
     import pandas as pd
 
+    entries = _entries(vocabulary)
     if vocabulary.is_text:
-        return pd.Index(vocabulary.entries, dtype=object).get_indexer(pd.Index(column.astype(object))).astype(np.int64)
+        return entries.get_indexer(pd.Index(column.astype(object))).astype(np.int64)
     # A column with gaps comes as floats.
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.Index(vocabulary.entries, dtype=np.float64).get_indexer(numbers).astype(np.int64)
+    return entries.get_indexer(numbers).astype(np.int64)
+
+
+@lru_cache(maxsize=64)
+def _entries(vocabulary: Vocabulary) -> "pd.Index[Any]":
+    """A vocabulary as pandas looks values up in it; a million ids take a second, and every window asks."""
+    import pandas as pd
+
+    return pd.Index(vocabulary.entries, dtype=object if vocabulary.is_text else np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +117,10 @@ class CategoryBins:
 
     def assign(self, column: "pd.Series[Any]") -> Ints:
         found = indices(column, self.vocabulary)
-        found[found < 0] = len(self.labels) - 2
-        found[is_missing(column, number=False)] = len(self.labels) - 1
+        strange = np.flatnonzero(found < 0)
+        if len(strange):
+            missing = is_missing(column.iloc[strange], number=False)
+            found[strange] = np.where(missing, len(self.labels) - 1, len(self.labels) - 2)
         return found
 
 
@@ -112,7 +131,7 @@ class PopularityBins:
     Never measure a distance to that same sample: there, the most popular ids look more popular than they are.
     """
 
-    ids: NDArray[Any]
+    ids: "pd.Index[Any]"
     """Sorted."""
     buckets: Ints
     top: NDArray[np.bool_]
@@ -121,6 +140,8 @@ class PopularityBins:
 
     @classmethod
     def of(cls, column: "pd.Series[Any]") -> "PopularityBins":
+        import pandas as pd
+
         counts = column.value_counts()
         ranked = counts.to_numpy()
         before = ranked.cumsum() - ranked
@@ -129,12 +150,12 @@ class PopularityBins:
         order = np.argsort(ids)
         step = 100 // POPULARITY_BUCKETS
         labels = tuple(f"ids in the {low}-{low + step}% of mass, most popular first" for low in range(0, 100, step))
-        return cls(ids[order], buckets[order], order < TOP, (*labels, "rarer ids"))
+        return cls(pd.Index(ids[order]), buckets[order], order < TOP, (*labels, "rarer ids"))
 
     def _find(self, column: "pd.Series[Any]") -> Ints:
         import pandas as pd
 
-        return pd.Index(self.ids).get_indexer(pd.Index(column)).astype(np.int64)
+        return self.ids.get_indexer(pd.Index(column)).astype(np.int64)
 
     def assign(self, column: "pd.Series[Any]") -> Ints:
         position = self._find(column)
@@ -148,3 +169,14 @@ class PopularityBins:
         known = position >= 0
         known[known] = self.top[position[known]]
         return known
+
+
+@dataclass(frozen=True, slots=True)
+class HitBins:
+    """Two bins: rows that something is so for, and the others first."""
+
+    hits: Callable[["pd.Series[Any]"], NDArray[np.bool_]]
+    labels: tuple[str, ...] = ("no", "yes")
+
+    def assign(self, column: "pd.Series[Any]") -> Ints:
+        return self.hits(column).astype(np.int64)

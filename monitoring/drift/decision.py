@@ -9,7 +9,7 @@ import numpy as np
 
 from driftwheel.settings import DriftSettings
 from monitoring.drift.calibration import holm
-from monitoring.drift.scores import Group, MonitorScore, WindowScores
+from monitoring.drift.scores import Group, MonitorScore, QualityScore, Recommended, WindowScores
 
 Status = Literal["not enough rows", "stable", "drift", "broken data"]
 
@@ -41,8 +41,12 @@ class DriftDecision:
     input_drift: bool = False
     prediction_drift: bool = False
     quality_down: bool = False
+    estimated_down: bool = False
+    """The model's own probabilities promise more loss than on the reference. Shown, and no reason to retrain: labels are."""
     schema_broken: bool = False
     retrain: bool = False
+    answered: bool = False
+    """What drifts has been so since a retrain made the version: another one would have nothing new to answer."""
     windows: int = 0
     outcomes: tuple[MonitorOutcome, ...] = ()
     """Drifted monitors first, then by p-value."""
@@ -57,6 +61,7 @@ class DriftRecord:
     windows: tuple[WindowScores, ...]
     settings: dict[str, Any]
     decision: DriftDecision
+    recommended: Recommended | None = None
 
 
 def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> DriftDecision:
@@ -65,32 +70,61 @@ def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> Dr
 
     A monitor alarms in a window by Holm's procedure over the window's monitors at ``settings.alpha``; it drifts when it
     alarms in ``settings.windows_needed`` windows. Quality is down when it is down in as many. Retrain when quality is
-    down, or when inputs and predictions both drift; never when any of the windows is broken.
+    down, or when inputs and predictions both drift; never when any of the windows is broken. Of a version that a retrain
+    made, only when inputs drift, or quality is down, beside the first rows that it met too: a shift gets one retrain.
     """
     windows = windows[-settings.windows :]
     if not windows:
         return DriftDecision(status="not enough rows", summary=f"not enough rows: under {settings.window_rows}")
-    outcomes = _outcomes(windows, settings)
+    outcomes = _outcomes([window.scores for window in windows], settings)
     groups = {outcome.group for outcome in outcomes if outcome.drifted}
-    lows = sum(window.quality is not None and window.quality.outcome == "down" for window in windows)
+    lows = _lows([window.quality for window in windows])
     faults = tuple(dict.fromkeys(fault for window in windows for fault in window.faults))
     quality_down = lows >= settings.windows_needed
-    retrain = not faults and (quality_down or {"input", "prediction"} <= groups)
+    both = {"input", "prediction"} <= groups
+    wanted = (quality_down and not _quality_answered(windows, settings)) or (
+        both and not _inputs_answered(windows, settings)
+    )
+    estimated = [window.estimated for window in windows if window.estimated is not None]
+    estimated_down = sum(one.outcome == "down" for one in estimated) >= settings.windows_needed
+    retrain, answered = not faults and wanted, (quality_down or both) and not wanted
     status = _status(len(windows), settings, broken=bool(faults), drift=bool(groups) or quality_down)
+    summary = (
+        _too_few(len(windows), lows, outcomes, settings)
+        if status == "not enough rows"
+        else _summary(status, outcomes, faults, quality_down=quality_down, retrain=retrain, answered=answered)
+    )
+    if estimated_down and status in ("stable", "drift"):
+        more = max(one.at_least for one in estimated)
+        summary += f"; without labels, a loss at least {more:.0%} above the reference's is to be expected"
     return DriftDecision(
         status=status,
-        summary=_too_few(len(windows), lows, outcomes, settings)
-        if status == "not enough rows"
-        else _summary(status, outcomes, faults, quality_down=quality_down, retrain=retrain),
+        summary=summary,
         input_drift="input" in groups,
         prediction_drift="prediction" in groups,
         quality_down=quality_down,
+        estimated_down=estimated_down,
         schema_broken=bool(faults),
         retrain=retrain,
+        answered=answered,
         windows=len(windows),
         outcomes=outcomes,
         faults=faults,
     )
+
+
+def _inputs_answered(windows: Sequence[WindowScores], settings: DriftSettings) -> bool:
+    scores = [window.since_first for window in windows if window.since_first is not None]
+    return len(scores) == len(windows) and not any(outcome.drifted for outcome in _outcomes(scores, settings))
+
+
+def _quality_answered(windows: Sequence[WindowScores], settings: DriftSettings) -> bool:
+    known = all(window.since_first is not None for window in windows)
+    return known and _lows([window.quality_since_first for window in windows]) < settings.windows_needed
+
+
+def _lows(qualities: Sequence[QualityScore | None]) -> int:
+    return sum(quality is not None and quality.outcome == "down" for quality in qualities)
 
 
 def _status(windows: int, settings: DriftSettings, *, broken: bool, drift: bool) -> Status:
@@ -108,11 +142,12 @@ def _too_few(windows: int, lows: int, outcomes: Sequence[MonitorOutcome], settin
     return f"not enough rows: {windows} of the {settings.windows_needed} windows needed; {'; '.join(seen)}"
 
 
-def _outcomes(windows: Sequence[WindowScores], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:
+def _outcomes(windows: Sequence[Sequence[MonitorScore]], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:
+    """Of the scores of each window."""
     seen: dict[str, list[tuple[MonitorScore, bool]]] = {}
-    for window in windows:
-        rejected = holm(np.array([score.p_value for score in window.scores]), settings.alpha)
-        for score, alarm in zip(window.scores, rejected, strict=True):
+    for scores in windows:
+        rejected = holm(np.array([score.p_value for score in scores]), settings.alpha)
+        for score, alarm in zip(scores, rejected, strict=True):
             seen.setdefault(score.monitor, []).append((score, bool(alarm)))
     outcomes = [_outcome(scores, settings) for scores in seen.values()]
     return tuple(sorted(outcomes, key=lambda outcome: (not outcome.drifted, outcome.p_value, outcome.monitor)))
@@ -135,7 +170,13 @@ def _outcome(scores: Sequence[tuple[MonitorScore, bool]], settings: DriftSetting
 
 
 def _summary(
-    status: Status, outcomes: Sequence[MonitorOutcome], faults: Sequence[str], *, quality_down: bool, retrain: bool
+    status: Status,
+    outcomes: Sequence[MonitorOutcome],
+    faults: Sequence[str],
+    *,
+    quality_down: bool,
+    retrain: bool,
+    answered: bool,
 ) -> str:
     if faults:
         return f"broken data: {'; '.join(faults[:3])}"
@@ -145,14 +186,30 @@ def _summary(
     drifted = [outcome for outcome in outcomes if outcome.drifted]
     parts += [f"{outcome.monitor} drifts ({outcome.why})" for outcome in drifted[:3]]
     parts += [f"and {len(drifted) - 3} more"] if len(drifted) > 3 else []
-    return (
-        f"drift: {'; '.join(parts)}; {'retrain' if retrain else 'no retrain: inputs and predictions do not both drift'}"
+    why_not = (
+        "a retrain made this version, and it has been so since"
+        if answered
+        else "inputs and predictions do not both drift"
     )
+    return f"drift: {'; '.join(parts)}; {'retrain' if retrain else f'no retrain: {why_not}'}"
 
 
-def record(windows: Sequence[WindowScores], settings: DriftSettings, decision: DriftDecision, *, version: int) -> Any:
+def record(
+    windows: Sequence[WindowScores],
+    settings: DriftSettings,
+    decision: DriftDecision,
+    *,
+    version: int,
+    recommended: Recommended | None = None,
+) -> Any:
     """The ledger payload of a decision about a version."""
-    kept = DriftRecord(version=version, windows=tuple(windows), settings=settings.model_dump(), decision=decision)
+    kept = DriftRecord(
+        version=version,
+        windows=tuple(windows),
+        settings=settings.model_dump(),
+        decision=decision,
+        recommended=recommended,
+    )
     return msgspec.to_builtins(kept)
 
 

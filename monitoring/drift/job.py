@@ -1,21 +1,19 @@
 """The drift job: the newest windows of the log against a bundle's reference, a decision and a report."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftwheel.bundle import Bundle
-from driftwheel.contracts import Arm
-from driftwheel.predictions import INPUT_PREFIX, OK, OUTPUT_PREFIX
+from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
 from driftwheel.settings import DriftSettings
 from monitoring.drift.decision import DriftDecision, decide_drift
-from monitoring.drift.monitors import Monitor, build_monitors, users_of
-from monitoring.drift.quality import judge_quality, labelled_losses
+from monitoring.drift.recommended import measure_recommended, read_recommended
 from monitoring.drift.reference import Reference, load_reference
-from monitoring.drift.schema import schema_faults
-from monitoring.drift.scores import WindowScores
-from monitoring.losses import LossSums
+from monitoring.drift.scores import Recommended, WindowScores
+from monitoring.drift.scoring import first_rows, score_window
+from monitoring.drift.yardstick import Yardstick
+from monitoring.traffic import read_traffic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +27,8 @@ class DriftResult:
     windows: tuple[WindowScores, ...]
     rows: int
     """Rows that were there to be cut into windows."""
+    recommended: Recommended | None = None
+    """The newest recommendations, as many items as the windows have rows; None where there are none."""
     report_html: Path | None = None
     report_json: Path | None = None
 
@@ -43,6 +43,7 @@ def run_drift(
     now: str,
     window: "pd.DataFrame | None" = None,
     html: bool = True,
+    retrained: bool = False,
     seed: int = 0,
 ) -> DriftResult:
     """Compare what a version was asked lately with what it was shipped with.
@@ -53,16 +54,18 @@ def run_drift(
         window: The user's own table instead of the log: columns named as inputs or as the log's columns, oldest first;
             predictions and ``label`` if they are there.
         html: Write the Evidently report, which takes seconds; the decision does not need it.
+        retrained: A retrain made the version: only what differs from the first rows of the log too may set off another.
 
     Raises:
         BundleError: The bundle has no usable reference.
     """
     reference = load_reference(bundle)
     table = read_rows(log, bundle, since=since) if window is None else as_logged(window, reference)
-    windows = score_windows(table, reference, settings, seed=seed)
+    windows = score_windows(table, reference, settings, retrained=retrained and window is None, seed=seed)
     decision = decide_drift(windows, settings)
+    recommended = None if window is not None else _recommended(log, bundle, reference, settings, since)
     if not windows:
-        return DriftResult(decision=decision, windows=(), rows=len(table))
+        return DriftResult(decision=decision, windows=(), rows=len(table), recommended=recommended)
     report_html = report_json = None
     if html:
         from monitoring.drift.report import write_report
@@ -70,20 +73,28 @@ def run_drift(
         newest = table.tail(len(windows) * settings.window_rows)
         report_html, report_json = write_report(reports, reference, newest, decision, now=now, seed=seed)
     return DriftResult(
-        decision=decision, windows=windows, rows=len(table), report_html=report_html, report_json=report_json
+        decision=decision,
+        windows=windows,
+        rows=len(table),
+        recommended=recommended,
+        report_html=report_html,
+        report_json=report_json,
+    )
+
+
+def _recommended(
+    log: Path, bundle: Bundle, reference: Reference, settings: DriftSettings, since: str | None
+) -> Recommended | None:
+    table = read_recommended(log, bundle, since=since)
+    return (
+        None if table is None else measure_recommended(table.tail(settings.windows * settings.window_rows), reference)
     )
 
 
 def read_rows(log: Path, bundle: Bundle, *, since: str | None) -> "pd.DataFrame":
-    """The labelled rows that a version answered in traffic, oldest first.
-
-    Not the rows of "recommend": those are the model's choice, not what it was asked. Not pinned ones: those are tests.
-    """
-    from monitoring.windows import read_feedback, read_predictions, with_labels
-
-    rows = read_predictions(log, bundle.name, version=bundle.version, since=since)
-    rows = rows[(rows["kind"] == "infer") & (rows["code"] == OK) & (rows["arm"] != Arm.PINNED)]
-    return with_labels(rows, read_feedback(log, bundle.name, since=since))
+    """The labelled rows that a version answered in traffic, oldest first."""
+    signature = bundle.manifest.signature
+    return read_traffic(log, bundle.name, version=bundle.version, signature=signature, since=since)
 
 
 def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
@@ -101,42 +112,27 @@ def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
 
 
 def score_windows(
-    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, seed: int
+    table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, retrained: bool = False, seed: int
 ) -> tuple[WindowScores, ...]:
-    """Score the newest whole windows of a table, oldest first, at most ``settings.windows``."""
+    """Score the newest whole windows of a table, oldest first, at most ``settings.windows``.
+
+    Args:
+        retrained: Score them against the table's first rows too.
+    """
     size = settings.window_rows
     number = min(len(table) // size, settings.windows)
     if not number:
         return ()
-    monitors = build_monitors(reference, window_rows=size, units=settings.units, seed=seed)
-    expected = labelled_losses(reference.frame, reference.signature, reference.manifest.task)
+    yardstick = Yardstick.of(reference, settings, seed=seed)
     starts = range(len(table) - number * size, len(table), size)
-    cut = (table.iloc[start : start + size] for start in starts)
-    return tuple(score_window(window, reference, monitors, expected, settings) for window in cut)
-
-
-def score_window(
-    window: "pd.DataFrame",
-    reference: Reference,
-    monitors: Sequence[Monitor],
-    expected: LossSums,
-    settings: DriftSettings,
-) -> WindowScores:
-    """Score one window. A column that is absent is a fault, and its monitors say nothing.
-
-    Args:
-        expected: The losses of the reference.
-    """
-    task = reference.manifest.task
-    realized = labelled_losses(window, reference.signature, task)
-    users = users_of(window, reference.signature)
-    scores = tuple(m.score(window[m.column], users) for m in monitors if m.column in window.columns)
-    timed = "at" in window.columns
-    return WindowScores(
-        start=str(window["at"].iloc[0]) if timed else None,
-        end=str(window["at"].iloc[-1]) if timed else None,
-        rows=len(window),
-        scores=scores,
-        quality=judge_quality(expected, realized, task=task, margin=settings.quality_margin, alpha=settings.alpha),
-        faults=schema_faults(window, reference),
+    first = table.head(first_rows(table, yardstick)) if retrained else None
+    known = None if first is None else yardstick.against(first)
+    return tuple(
+        score_window(
+            table.iloc[start : start + size],
+            yardstick,
+            retrained=retrained,
+            known=None if first is None or start < len(first) else known,
+        )
+        for start in starts
     )

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from driftwheel.contracts import Signature, Task
 from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
@@ -24,12 +25,17 @@ def labelled_losses(table: "pd.DataFrame", signature: Signature, task: Task) -> 
     output = OUTPUT_PREFIX + signature.outputs[0].name
     if "label" not in table.columns or output not in table.columns:
         return LossSums()
-    rows = table.dropna(subset=["label", output])
-    losses = loss(task, rows[output].to_numpy(), rows["label"].to_numpy())
+    losses = loss(task, table[output].to_numpy(), table["label"].to_numpy())
+    return in_clusters(losses, table, signature)
+
+
+def in_clusters(losses: NDArray[np.float64], table: "pd.DataFrame", signature: Signature) -> LossSums:
+    """Sums of losses ``[rows]`` in clusters of the signature's key; without those that are not finite."""
     finite = np.isfinite(losses)
     key = "" if signature.key_input is None else INPUT_PREFIX + signature.key_input
-    clusters = rows[key].factorize(use_na_sentinel=False)[0] if key in rows.columns else np.arange(len(rows))
-    return sum_losses(losses[finite], clusters[finite])
+    if key not in table.columns:
+        return sum_losses(losses[finite], np.arange(int(finite.sum())))
+    return sum_losses(losses[finite], table[key][finite].factorize(use_na_sentinel=False)[0])
 
 
 def judge_quality(reference: LossSums, window: LossSums, *, task: Task, margin: float, alpha: float) -> QualityScore:
@@ -38,8 +44,8 @@ def judge_quality(reference: LossSums, window: LossSums, *, task: Task, margin: 
     One-sided at ``alpha``, by Student's t with cluster-robust variances of both means.
     """
     enough = window.labelled >= MIN_LABELS and window.clusters >= MIN_CLUSTERS and reference.clusters >= MIN_CLUSTERS
-    at_least = _at_least(reference, window, alpha) if enough else 0.0
-    down = enough and _excess_p_value(reference, window, np.asarray([margin]))[0] <= alpha
+    at_least = exceeds_by(reference, window, alpha) if enough else 0.0
+    down = enough and excess_p_value(reference, window, np.asarray([margin]))[0] <= alpha
     return QualityScore(
         outcome="not enough labels" if not enough else "down" if down else "fine",
         loss=loss_name(task),
@@ -52,12 +58,14 @@ def judge_quality(reference: LossSums, window: LossSums, *, task: Task, margin: 
     )
 
 
-def _at_least(reference: LossSums, window: LossSums, alpha: float) -> float:
-    shown = _MARGINS[_excess_p_value(reference, window, _MARGINS) <= alpha]
+def exceeds_by(reference: LossSums, window: LossSums, alpha: float) -> float:
+    """The share by which the window's mean loss is shown to exceed the reference's, one-sided at ``alpha``; 0: by nothing."""
+    shown = _MARGINS[excess_p_value(reference, window, _MARGINS) <= alpha]
     return float(shown.max()) if len(shown) else 0.0
 
 
-def _excess_p_value(reference: LossSums, window: LossSums, margins: "np.ndarray") -> "np.ndarray":
+def excess_p_value(reference: LossSums, window: LossSums, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One-sided p-values ``[margins]`` of the window's mean loss being above ``1 + margin`` times the reference's."""
     from scipy.special import stdtr
 
     slack = 1.0 + margins

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,12 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from monitoring.drift.calibration import fit_null, holm, jensen_shannon, rate_p_value, shift
-from monitoring.drift.clusters import ClusteredCounts, contrast_p_value, divergence_p_value
+from monitoring.drift.clusters import (
+    ClusteredCounts,
+    contrast_p_value,
+    divergence_p_value,
+    rate_contrast_p_value,
+)
 
 DECILES = np.array([0.01, 0.04, 0.05, *[0.1] * 8, 0.05, 0.04, 0.01, 0.0])
 histograms = st.lists(st.integers(0, 1000), min_size=4, max_size=4).filter(any)
@@ -102,9 +109,29 @@ def test_with_users_as_units_a_few_new_people_are_no_drift():
 def test_with_users_as_units_a_change_across_users_is_found():
     rng = np.random.default_rng(5)
     (before, counts), (now, later) = people(rng, 200, 10, 0.3), people(rng, 200, 10, 0.3)
-    shifted = ClusteredCounts(np.roll(now.shares, 1) * 0.5 + now.shares * 0.5, now.covariance, now.clusters)
     moved = now.shares.copy()
     moved[0], moved[5] = moved[0] - 0.12, moved[5] + 0.12
-    assert contrast_p_value(np.arange(6.0), before, ClusteredCounts(moved, now.covariance, 200)) < 1e-6
-    assert shifted.clusters == now.clusters
+    assert contrast_p_value(np.arange(6.0), before, dataclasses.replace(now, shares=moved)) < 1e-6
     assert divergence_p_value(float(jensen_shannon(counts, later + np.array([400, 0, 0, 0, 0, 0]))), before, now) < 1e-3
+
+
+def seldom(rng, users, rows, *, rate=0.015, alike=0.1):
+    """Rows of users of whom each has a chance of their own to do a rare thing."""
+    chances = rng.beta(rate / alike, (1 - rate) / alike, users)
+    return ClusteredCounts.of(
+        (rng.random(users * rows) < np.repeat(chances, rows)).astype(np.int64),
+        np.repeat(np.arange(users), rows),
+        size=2,
+    )
+
+
+def test_a_rare_thing_that_hardly_came_is_not_surely_rarer():
+    """A window in which no user happens to do it has no variance of its own."""
+    rng = np.random.default_rng(6)
+    pairs = [(seldom(rng, 600, 15), seldom(rng, 40, 50)) for _ in range(400)]
+    plain = np.array([contrast_p_value(np.array([0.0, 1.0]), *pair) for pair in pairs])
+    ours = np.array([rate_contrast_p_value(*pair) for pair in pairs])
+    assert np.mean(plain < 0.01) > 0.03  # what the variances of both samples alone would do
+    assert np.mean(ours < 0.01) <= 0.015
+    more = [rate_contrast_p_value(before, seldom(rng, 40, 50, rate=0.15)) for before, _ in pairs[:40]]
+    assert np.mean(np.array(more) < 0.01) > 0.9

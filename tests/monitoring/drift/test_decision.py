@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from driftwheel.settings import DriftSettings
 from monitoring.drift.decision import decide_drift, record, replay
-from monitoring.drift.scores import MonitorScore, QualityScore, WindowScores
+from monitoring.drift.scores import EstimatedQuality, MonitorScore, QualityScore, WindowScores
 
 SETTINGS = DriftSettings()
 
@@ -23,9 +23,19 @@ def quality(outcome):
     )  # fmt: skip
 
 
-def window(*, inputs=1.0, predictions=1.0, outcome="fine", faults=()):
+def window(
+    *, inputs=1.0, predictions=1.0, outcome="fine", faults=(), since=None, since_outcome="fine", expected="fine"
+):
+    """``since``: the p-value of an input beside the first rows of a version that a retrain made."""
     scores = (score("a", inputs), score("b", 0.5), score("out", predictions, "prediction"))
-    return WindowScores(start="s", end="e", rows=2000, scores=scores, quality=quality(outcome), faults=faults)
+    return WindowScores(
+        start="s", end="e", rows=2000, scores=scores, quality=quality(outcome), faults=faults,
+        since_first=None if since is None else (score("a", since), score("b", 0.5)),
+        quality_since_first=None if since is None else quality(since_outcome),
+        estimated=EstimatedQuality(
+            outcome=expected, reference_loss=0.1, window_loss=0.13, reference_auc=0.8, window_auc=0.7, at_least=0.2
+        ),
+    )  # fmt: skip
 
 
 DRIFTED = {"inputs": 1e-6, "predictions": 1e-6}
@@ -77,6 +87,51 @@ def test_too_few_windows_are_shown_though_nothing_is_called(only, seen):
     assert decision.windows == 1
 
 
+@pytest.mark.parametrize(
+    ("windows", "retrain", "answered"),
+    [
+        ([window(**DRIFTED)] * 3, True, False),
+        ([window(**DRIFTED, since=0.5)] * 3, False, True),
+        ([window(**DRIFTED, since=1e-6)] + [window(**DRIFTED, since=0.5)] * 2, False, True),
+        ([window(**DRIFTED, since=1e-6)] * 2 + [window(**DRIFTED, since=0.5)], True, False),
+        ([window(inputs=1e-6, since=0.5)] * 3, False, False),
+        ([window(outcome="down", since=0.5)] * 3, False, True),
+        ([window(outcome="down", since=0.5, since_outcome="down")] * 3, True, False),
+        # Quality is answered, and the inputs have moved on: each counts by itself.
+        ([window(**DRIFTED, outcome="down", since=1e-6)] * 3, True, False),
+        ([window(outcome="down", since=1e-6)] * 3, False, True),
+        ([window(since=0.5)] * 3, False, False),
+    ],
+)
+def test_a_shift_gets_one_retrain(windows, retrain, answered):
+    decision = decide_drift(windows, SETTINGS)
+    assert (decision.retrain, decision.answered) == (retrain, answered)
+
+
+def test_what_is_expected_without_labels_is_told_and_starts_nothing():
+    decision = decide_drift([window(expected="down")] * 2 + [window()], SETTINGS)
+    assert (decision.status, decision.estimated_down, decision.retrain) == ("stable", True, False)
+    assert decision.summary.endswith("without labels, a loss at least 20% above the reference's is to be expected")
+    assert not decide_drift([window(expected="down"), window(), window()], SETTINGS).estimated_down
+    assert not decide_drift([window(expected="not calibrated")] * 3, SETTINGS).estimated_down
+
+
+def test_records_of_before_are_decided_as_they_were():
+    """They have no scores beside first rows and no expected quality."""
+    windows = [window(**DRIFTED)] * 3
+    payload = msgspec.json.decode(
+        msgspec.json.encode(record(windows, SETTINGS, decide_drift(windows, SETTINGS), version=3))
+    )
+    for one in payload["windows"]:
+        for name in ("hours", "since_first", "quality_since_first", "estimated"):
+            del one[name]
+    for name in ("answered", "estimated_down"):
+        del payload["decision"][name]
+    before, today = replay(payload)
+    assert before == today
+    assert today.retrain
+
+
 def test_one_monitor_here_and_another_there_is_no_drift():
     windows = [window(inputs=1e-6), window(predictions=1e-6), window()]
     decision = decide_drift(windows, SETTINGS)
@@ -104,6 +159,8 @@ windows_of = st.builds(
     predictions=st.floats(0, 1),
     outcome=st.sampled_from(["fine", "down", "not enough labels"]),
     faults=st.sampled_from([(), (), ("column a is not there",)]),
+    since=st.one_of(st.none(), st.floats(0, 1)),
+    expected=st.sampled_from(["fine", "down", "not calibrated", "not enough rows"]),
 )
 
 

@@ -8,10 +8,11 @@ from driftwheel.bundle import REFERENCE
 from driftwheel.errors import BundleError
 from driftwheel.settings import DriftSettings
 from monitoring.drift.decision import decide_drift
-from monitoring.drift.job import read_rows, run_drift, score_window, score_windows
-from monitoring.drift.monitors import build_monitors
-from monitoring.drift.quality import labelled_losses
+from monitoring.drift.job import read_rows, run_drift, score_windows
 from monitoring.drift.reference import Reference, load_reference
+from monitoring.drift.scoring import score_window
+from monitoring.drift.watches import build_monitors
+from monitoring.drift.yardstick import Yardstick
 from tests.monitoring.worlds import (
     CHURN,
     RATING,
@@ -69,13 +70,9 @@ def draw(table, rows, seed):
 def alarms(bundle, tables, units="rows"):
     """How many of the tables' windows have an alarm, how many windows there are, and each table's decision."""
     reference = load_reference(bundle)
-    monitors = build_monitors(reference, window_rows=2000, units=units, seed=0)
-    expected = labelled_losses(reference.frame, reference.signature, reference.manifest.task)
+    yardstick = Yardstick.of(reference, SETTINGS.model_copy(update={"units": units}), seed=0)
     scored = [
-        [
-            score_window(table.iloc[start : start + 2000], reference, monitors, expected, SETTINGS)
-            for start in range(0, len(table), 2000)
-        ]
+        [score_window(table.iloc[start : start + 2000], yardstick) for start in range(0, len(table), 2000)]
         for table in tables
     ]
     alone = SETTINGS.model_copy(update={"windows_needed": 1, "windows": 1})
@@ -260,6 +257,67 @@ def test_a_bundle_with_a_useless_reference_is_refused(tmp_path, customers):
         load_reference(bundle)
 
 
+def test_a_value_that_goes_missing_now_and_then_is_a_monitor_of_its_own(churn, customers):
+    tables = [draw(customers[1], 6000, 300 + seed) for seed in range(3)]
+    for table in tables:
+        table.loc[table.index % 50 == 0, "in_tenure"] = np.nan
+        table.loc[table.index % 50 == 1, "in_contract"] = None
+    for decision in alarms(churn, tables)[2]:
+        outcomes = {outcome.monitor: outcome for outcome in decision.outcomes}
+        assert decision.status == "drift"
+        assert outcomes["tenure missing"].why == "rows without a value: 0.0% of rows before, 2.0% now"
+        assert {"tenure missing", "contract missing"} <= {o.monitor for o in decision.outcomes if o.drifted}
+
+
+def test_the_segment_that_changed_is_named(churn, customers, tmp_path):
+    table = draw(customers[1], 6000, 9)
+    fiber = table["in_internet_service"] == "Fiber optic"
+    table.loc[fiber & (table["in_contract"] == "Two year"), "in_monthly_charges"] *= 1.3
+    outcomes = {o.monitor: o for o in drift(churn, tmp_path, table).decision.outcomes}
+    assert outcomes["monthly_charges"].drifted
+    assert "; most where contract = Two year (2" in outcomes["monthly_charges"].why
+    table = draw(customers[1], 6000, 9)
+    table["in_monthly_charges"] *= 1.2
+    outcomes = {o.monitor: o for o in drift(churn, tmp_path, table).decision.outcomes}
+    assert outcomes["monthly_charges"].drifted
+    assert "most where" not in outcomes["monthly_charges"].why
+
+
+def logged(tables, tmp_path):
+    """Tables as what one version answered, one after the other."""
+    write_sealed(tmp_path / "log", "churn", 1, log_rows(pd.concat(tables, ignore_index=True), CHURN))
+
+
+def price_change(table, factor):
+    changed = table.assign(in_monthly_charges=table["in_monthly_charges"] * factor)
+    return changed.assign(out_probability=(changed["out_probability"] * factor**0.5).clip(0, 1))
+
+
+@pytest.mark.parametrize(("later", "answered"), [(1.25, True), (1.6, False)])
+def test_a_shift_that_a_retrained_version_has_known_from_its_first_rows_is_answered(
+    churn, customers, tmp_path, later, answered
+):
+    tables = [price_change(draw(customers[1], 4000, 20), 1.25), price_change(draw(customers[1], 6000, 21), later)]
+    logged(tables, tmp_path)
+    by_hand, made_by_retrain = drift(churn, tmp_path), drift(churn, tmp_path, retrained=True)
+    assert by_hand.decision.retrain
+    assert all(window.since_first is None for window in by_hand.windows)
+    decision = made_by_retrain.decision
+    assert decision.status == "drift"
+    assert (decision.answered, decision.retrain) == (answered, not answered)
+    assert all(window.since_first for window in made_by_retrain.windows)
+    if answered:
+        assert decision.summary.endswith("no retrain: a retrain made this version, and it has been so since")
+
+
+def test_a_retrained_version_is_not_compared_with_its_first_rows_before_it_has_more(churn, customers, tmp_path):
+    logged([price_change(draw(customers[1], 4000, 22), 1.25)], tmp_path)
+    result = drift(churn, tmp_path, retrained=True)
+    assert [len(window.since_first or ()) for window in result.windows] == [0, len(result.windows[1].since_first or ())]
+    assert result.windows[1].since_first
+    assert result.decision.answered
+
+
 def test_a_hundred_thousand_rows_are_decided_quickly(churn, customers):
     reference: Reference = load_reference(churn)
     table = draw(customers[1], 300_000, 8)
@@ -268,3 +326,26 @@ def test_a_hundred_thousand_rows_are_decided_quickly(churn, customers):
     windows = score_windows(table, reference, settings, seed=0)
     seconds = (time.perf_counter() - started) / len(windows)
     assert seconds < 3  # measured: about 0.5 s for a window; the rest is for busy machines
+
+
+def test_recommendations_are_told_with_their_coverage_and_popularity(movies, tmp_path):
+    bundle = movies[0]
+    frame = load_reference(bundle).frame
+    popular = frame["in_item_id"].value_counts().index
+    rows = pd.DataFrame({"in_user_id": 1, "in_item_id": [*popular[:40], *popular[60:100]] * 10, "out_rating": 4.0})
+    common = {"kind": "recommend", "arm": "stable", "code": "OK"}
+    ids = [f"r{number // 20:05d}" for number in range(800)]
+    positions = np.arange(800, dtype=np.int32) % 20
+    listed = {name: [value] * 800 for name, value in common.items()}
+    write_sealed(tmp_path / "log", "movies", 1, log_rows(rows, RATING, prediction_id=ids, row=positions, **listed))
+    empty = rows.head(2)
+    nothing = {"in_item_id": [None, None], "out_rating": [None, None], "kind": ["recommend"] * 2}
+    logged_empty = log_rows(empty, RATING, prediction_id=["z1", "z2"], **nothing)
+    write_sealed(tmp_path / "log", "movies", 1, logged_empty, stem="20260101T000000-1-2")
+    found = drift(bundle, tmp_path).recommended
+    assert found is not None
+    assert (found.lists, found.empty_lists, found.items) == (42, 2, 800)
+    assert found.coverage == pytest.approx(80 / len(load_reference(bundle).vocabularies["item_id"]))
+    assert found.top_share == pytest.approx(0.5)
+    assert found.asked_top_share == pytest.approx(frame["in_item_id"].isin(popular[:50]).mean())
+    assert drift(bundle, tmp_path, frame.head(10)).recommended is None

@@ -54,6 +54,8 @@ class TrainingSettings(Section):
     """Everything random in training follows from it."""
     timeout_s: float = Field(default=3600.0, gt=0)
     """A training job that takes longer is ended."""
+    parameters: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Parameters of the estimator, by name (train --set); they go before those of tuning and of the champion."""
     precision: Literal["float32", "bf16"] = "float32"
     """What matrix products are computed in; weights, sums and losses are float32."""
     shard_tables: bool = False

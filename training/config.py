@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -193,6 +194,34 @@ def config_from(task: Task, fields: dict[str, Any]) -> TrainConfig:
     """
     kind = type(estimator_config(task, estimator_of(task, fields)))
     return msgspec.convert(fields, kind)
+
+
+_AT_LEAST_ONE = frozenset({"epochs", "factors", "kept_factors", "samples", "batch_rows", "heads", "trees", "leaves"})
+
+
+def with_parameters(config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """A configuration with other values for some of its parameters.
+
+    Raises:
+        ConfigurationError: A name is none of its parameters, or a value is of another type, not finite, negative, or zero where
+            that means nothing.
+    """
+    fields = config_fields(config)
+    names = sorted(fields.keys() - {"estimator"})
+    for name, value in given.items():
+        if name not in names:
+            raise ConfigurationError(f"--set {name}: expected a parameter ({', '.join(names)})")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            least = 1 if name in _AT_LEAST_ONE else 0
+            if not (math.isfinite(value) and value >= least):
+                raise ConfigurationError(f"--set {name}: expected a number of {least} or more, got {value}")
+    try:
+        changed = msgspec.convert(fields | given, type(config))
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"--set: {str(error).replace(' - at `$.', ' (`')}") from None
+    if isinstance(changed, CustomerConfig) and not changed.missed_cost + changed.needless_cost:
+        raise ConfigurationError("--set missed_cost, needless_cost: at least one of them must be above 0")
+    return changed
 
 
 def config_fields(config: TrainConfig) -> dict[str, Any]:

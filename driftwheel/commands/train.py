@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from driftwheel.commands.common import PEOPLE, EstimatorName, Json, ModelName, UseTuned, answer_json, resolved
+from driftwheel.commands.common import (
+    PEOPLE,
+    EstimatorName,
+    Json,
+    ModelName,
+    SetParameters,
+    UseTuned,
+    answer_json,
+    parsed_parameters,
+    resolved,
+)
 from driftwheel.commands.plans import DryRun, show_plan
 from driftwheel.commands.tables import with_sources
 
@@ -28,6 +38,7 @@ def train(
         bool, typer.Option("--register-only", help="Stop once it is registered: no gate, no export.")
     ] = False,
     estimator: EstimatorName = None,
+    parameters: SetParameters = None,
     learn: Annotated[bool, typer.Option("--learn", help="Add what the prediction log has labels for.")] = False,
     tuned: UseTuned = None,
     dry_run: DryRun = False,
@@ -54,11 +65,12 @@ def train(
         raise ConfigurationError(
             "--register-only and --enter exclude each other: what no gate has judged does not enter"
         )
-    settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning={"use_best": tuned})
+    given = parsed_parameters(parameters)
+    settings = resolved(ctx, training={"ranks": ranks, "seed": seed, "parameters": given}, tuning={"use_best": tuned})
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the ranks save before this process ends
     reporter = SILENT if as_json else reporter_for(PEOPLE)
     task = sources.task_of(model)
-    check_estimator(task, estimator)
+    check_estimator(task, estimator, given)
     dataset = sources.prepare(task, settings, until=sources.until, learn=learn)
     if dry_run:
         show_plan(plan_training(settings, model, dataset, reporter, estimator=estimator, enters=enter), as_json=as_json)

@@ -1,5 +1,6 @@
 """What a training run is told: an estimator and its parameters, from the command line, from tuning, or from the champion."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,16 +27,17 @@ class Parameters:
     """What tuning found for it, if it did."""
 
 
-def check_estimator(task: Task, estimator: str | None) -> None:
-    """Refuse an estimator before work is spent; None is fine.
+def check_estimator(task: Task, estimator: str | None, parameters: Mapping[str, object] | None = None) -> None:
+    """Refuse an estimator (None: the task's default) or parameters of it before work is spent.
 
     Raises:
-        ConfigurationError: The task is not learned by it.
+        ConfigurationError: The task is not learned by it, or it has no such parameters.
     """
-    from training.config import estimator_config
+    from training.config import default_estimator, estimator_config, with_parameters
 
-    if estimator is not None:
-        estimator_config(task, estimator)
+    config = estimator_config(task, estimator or default_estimator(task))
+    if parameters:
+        with_parameters(config, dict(parameters))
 
 
 def chosen_parameters(
@@ -48,23 +50,25 @@ def chosen_parameters(
     base: "TrainConfig | None" = None,
 ) -> Parameters:
     """An estimator with the best parameters that ``driftwheel tune`` found for it, unless the settings say to go without;
-    the others are those of ``base``.
+    the others are those of ``base``. What the settings give goes before both.
 
     Args:
         estimator: What learns; that of ``base`` unless given, or else the task's default.
         base: Parameters to begin with, if they are of that estimator; its defaults unless given.
 
     Raises:
-        ConfigurationError: The task is not learned by that estimator, or what tuning found cannot be used any more.
+        ConfigurationError: The task is not learned by that estimator, what tuning found cannot be used any more, or what the
+            settings give is no parameter of it.
     """
-    from training.config import config_fields, default_estimator, estimator_config, estimator_of
+    from training.config import config_fields, default_estimator, estimator_config, estimator_of, with_parameters
 
     task = dataset.task
     of_base = estimator_of(task, config_fields(base)) if base else default_estimator(task)
     learner = estimator or of_base
     config = base if base and learner == of_base else estimator_config(task, learner)
     tuned = best_parameters(settings, name, dataset, reporter, estimator=learner)
-    return Parameters(config=tuned.config_over(config) if tuned else config, tuned=tuned)
+    best = tuned.config_over(config) if tuned else config
+    return Parameters(config=with_parameters(best, settings.training.parameters), tuned=tuned)
 
 
 def best_parameters(

@@ -306,14 +306,15 @@ def test_open_feedback_segments_are_read_too(tmp_path):
     assert read_feedback(tmp_path, "m")["label"].tolist() == [1.0]
 
 
-def test_two_hundred_thousand_rows_are_quick(tmp_path):
-    rows = 200_000
-    table = table_of(rows)
-    write_sealed(tmp_path, "m", 1, table)
-    labels = np.arange(rows, dtype=np.float32) % 5
-    write_feedback(tmp_path, "m", table["prediction_id"].to_pylist(), labels.tolist())
-    started = time.perf_counter()
-    labelled = with_labels(read_predictions(tmp_path, "m"), read_feedback(tmp_path, "m"))
-    seconds = time.perf_counter() - started
-    assert labelled["label"].notna().all()
-    assert seconds < 5  # measured: under 1 s; the rest is for busy machines
+def test_ten_times_the_rows_take_about_ten_times_as_long(tmp_path):
+    seconds: dict[int, float] = {}
+    for rows in (2_000, 20_000, 200_000):  # the first is for what the first call alone takes
+        table = table_of(rows)
+        write_sealed(tmp_path, f"m{rows}", 1, table)
+        labels = np.arange(rows, dtype=np.float32) % 5
+        write_feedback(tmp_path, f"m{rows}", table["prediction_id"].to_pylist(), labels.tolist())
+        started = time.perf_counter()
+        labelled = with_labels(read_predictions(tmp_path, f"m{rows}"), read_feedback(tmp_path, f"m{rows}"))
+        seconds[rows] = time.perf_counter() - started
+        assert labelled["label"].notna().all()
+    assert seconds[200_000] < 50 * seconds[20_000]

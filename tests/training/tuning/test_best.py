@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from driftwheel.errors import ConfigurationError
-from driftwheel.settings import Settings, TuningSettings
+from driftwheel.settings import Settings, TrainingSettings, TuningSettings
 from driftwheel.wheel.parameters import best_parameters, chosen_parameters
 from driftwheel.wheel.progress import SILENT
 from training.config import BoostingConfig, ForestConfig, RatingConfig
@@ -114,3 +114,11 @@ def test_what_was_found_is_laid_over_the_champions_own(customers: Dataset, tmp_p
 def test_an_estimator_of_another_task_is_refused(customers: Dataset, tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"--estimator must be one that learns from customers .*, got 'sgd'"):
         chosen_parameters(Settings(home=tmp_path), "churn", customers, SILENT, estimator="sgd")
+
+
+def test_what_is_given_goes_before_what_was_found_and_the_champions_own(customers: Dataset, tmp_path: Path):
+    settings = Settings(home=tmp_path, training=TrainingSettings(parameters={"leaves": 3}))
+    write_tuned(settings.tuning_folder, found("churn", task="churn", estimator="boosting", params={"leaves": 5}))
+    champion = BoostingConfig(leaves=9, missed_cost=3.0)
+    laid = chosen_parameters(settings, "churn", customers, SILENT, base=champion)
+    assert laid.config == BoostingConfig(leaves=3, missed_cost=3.0)

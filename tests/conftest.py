@@ -24,6 +24,7 @@ LONGEST = (
     "test_pods.py",
     "test_mlflow.py",
     "test_ranks.py",
+    "test_worker.py",
     "test_export.py",
 )
 """Files that take long; begun first, so that two workers end together."""

@@ -18,7 +18,7 @@ from driftwheel.bundle import write_vocabulary
 from driftwheel.contracts import InputSpec, OutputSpec, Signature
 from driftwheel.vocabulary import Vocabulary
 from training.config import estimator_config
-from training.data.dataset import Dataset, DatasetDescription, encoded_split, read_dataset, write_description
+from training.data.dataset import TITLES, Dataset, DatasetDescription, encoded_split, read_dataset, write_description
 from training.inference import predict as answers
 from training.launch import train
 from training.models.store import load_model
@@ -57,7 +57,10 @@ def dataset_of(folder: Path, target: Path) -> Dataset:
     pq.write_table(held, target / "valid.parquet")
     for column, file in _FILES.items():
         ids = pq.read_table(folder / TRAIN, columns=[column])[column]
-        write_vocabulary(target / file, Vocabulary(np.unique(_numpy(ids)).tolist()))
+        known = np.unique(_numpy(ids))
+        write_vocabulary(target / file, Vocabulary(known.tolist()))
+        if column == "item_id":
+            pq.write_table(pa.table({"item_id": known, "title": known.astype(str)}), target / TITLES)
     signature = Signature(
         inputs=tuple(
             InputSpec(name=name, datatype="INT64", role="id", graph_input=name.replace("_id", "_index"))

@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks.training.libraries import ridge_als
 from benchmarks.training.libraries.exchange import load_split
+from benchmarks.training.ours_stream import dataset_of
 from benchmarks.training.synthetic import ABOUT, TEST, TRAIN, Synthetic, write_synthetic
+from training.factorization.shards import read_shard
 
 WANTED = Synthetic(rows=60_000, users=3_000, items=2_000, rank=4, test_share=0.1, row_groups=5)
 
@@ -83,3 +85,10 @@ def test_there_is_something_to_learn_beyond_means(folder: Path):
 def test_what_cannot_be_made_is_refused(wrong: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         Synthetic(**wrong)
+
+
+def test_they_are_a_dataset_that_ranks_read_from(folder: Path, tmp_path: Path):
+    dataset = dataset_of(folder, tmp_path / "dataset")
+    shards = [read_shard(dataset, rank, 2) for rank in range(2)]
+    assert sum(len(shard.by_user.value) for shard in shards) == shards[0].rows == dataset.rows["train"]
+    assert shards[0].item_features == ()

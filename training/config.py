@@ -196,25 +196,26 @@ def config_from(task: Task, fields: dict[str, Any]) -> TrainConfig:
     return msgspec.convert(fields, kind)
 
 
-_AT_LEAST_ONE = frozenset({"epochs", "factors", "kept_factors", "samples", "batch_rows", "heads", "trees", "leaves"})
+_AT_LEAST_ONE = frozenset(
+    {"epochs", "factors", "kept_factors", "samples", "batch_rows", "heads", "hidden", "trees", "leaves"}
+)
+_AT_MOST_ONE = frozenset({"dropout", "liked_share"})
 
 
 def with_parameters(config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     """A configuration with other values for some of its parameters.
 
     Raises:
-        ConfigurationError: A name is none of its parameters, or a value is of another type, not finite, negative, or zero where
-            that means nothing.
+        ConfigurationError: A name is none of its parameters, or a value is of another type or out of range.
     """
     fields = config_fields(config)
     names = sorted(fields.keys() - {"estimator"})
     for name, value in given.items():
         if name not in names:
             raise ConfigurationError(f"--set {name}: expected a parameter ({', '.join(names)})")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            least = 1 if name in _AT_LEAST_ONE else 0
-            if not (math.isfinite(value) and value >= least):
-                raise ConfigurationError(f"--set {name}: expected a number of {least} or more, got {value}")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_range(name, number)
     try:
         changed = msgspec.convert(fields | given, type(config))
     except msgspec.ValidationError as error:
@@ -222,6 +223,14 @@ def with_parameters(config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     if isinstance(changed, CustomerConfig) and not changed.missed_cost + changed.needless_cost:
         raise ConfigurationError("--set missed_cost, needless_cost: at least one of them must be above 0")
     return changed
+
+
+def _check_range(name: str, value: float) -> None:
+    least = 1 if name in _AT_LEAST_ONE else 0
+    if not (math.isfinite(value) and value >= least):
+        raise ConfigurationError(f"--set {name}: expected a number of {least} or more, got {value}")
+    if name in _AT_MOST_ONE and value > 1:
+        raise ConfigurationError(f"--set {name}: expected a number of 1 or less, got {value}")
 
 
 def config_fields(config: TrainConfig) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from driftwheel.processes import tied
 from driftwheel.settings import Settings
 from monitoring.retrain import Trigger
 
-_STOP_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 45.0
+"""How long a retrain that is told to end may take: it waits for its ranks to save first, for up to 40 s."""
 
 _log = structlog.get_logger()
 

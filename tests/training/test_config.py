@@ -25,6 +25,8 @@ def test_given_parameters_replace_those_of_a_configuration_alone():
         ("epochs=0", "--set epochs: expected a number of 1 or more, got 0"),
         ("learning_rate=-1", "--set learning_rate: expected a number of 0 or more, got -1"),
         ("learning_rate=NaN", "--set learning_rate: expected a number of 0 or more, got nan"),
+        ("hidden=[16, 0]", "--set hidden: expected a number of 1 or more, got 0"),
+        ("dropout=1.5", "--set dropout: expected a number of 1 or less, got 1.5"),
         ("estimator=forest", "--set estimator: expected a parameter"),
         ("epochs", "--set must be NAME=VALUE, got 'epochs'"),
     ],

@@ -34,7 +34,7 @@ def show_plan(plan: "TrainingPlan", *, as_json: bool) -> None:
         "evaluated on": plan.fingerprint,
         "shipped from": plan.shipped_fingerprint,
         "parameters": ", ".join(f"{name} {value}" for name, value in plan.config.items()),
-        "they come from": ", ".join(f"{k} {v}" for k, v in plan.tuned.items()) if plan.tuned else "the defaults",
+        "they come from": _origin(plan),
         "ranks and seed": f"{plan.ranks} processes, seed {plan.seed}",
         **{f"job, {what}": job for what, job in plan.jobs.items()},
         "MLflow run": plan.run_id or "a new one",
@@ -45,3 +45,8 @@ def show_plan(plan: "TrainingPlan", *, as_json: bool) -> None:
     for name, value in lines.items():
         table.add_row(name, value)
     ANSWER.print(table)
+
+
+def _origin(plan: "TrainingPlan") -> str:
+    found = ", ".join(f"{name} {value}" for name, value in plan.tuned.items()) if plan.tuned else "the defaults"
+    return f"{found}; given: {', '.join(plan.given)}" if plan.given else found

@@ -34,6 +34,8 @@ class TrainingPlan:
     config: dict[str, Any]
     tuned: dict[str, str] | None
     """Where the parameters come from, if they are not the defaults."""
+    given: list[str]
+    """Those that were given by name, whatever the others come from."""
     ranks: int
     seed: int
     jobs: dict[str, str]
@@ -90,6 +92,7 @@ def plan_training(
         shipped_fingerprint=shipped,
         config=fields,
         tuned=parameters.tuned.tags if parameters.tuned else None,
+        given=sorted(training.parameters),
         ranks=training.ranks,
         seed=training.seed,
         jobs={what: f"{key}, {_state(settings.jobs / key)}" for what, key in keys.items()},

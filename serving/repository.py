@@ -22,6 +22,7 @@ from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
 from monitoring.metrics import ServingMetrics
 from serving.engine import LoadedVersion, load_version
+from serving.loading import Loading, loading_folder
 from serving.refusing import is_its_own, tell_judge
 from serving.retirement import FORGET_AFTER_S, Retirement
 from serving.runtime import wishes_folder
@@ -33,6 +34,9 @@ _log = structlog.get_logger()
 
 _RETRY_S = 5.0
 """How long a refused bundle is left alone before it is tried again, in seconds: somebody may have put it right."""
+
+_TURN_S = 0.05
+"""How often a worker looks whether it is its turn to load a candidate that another one loads first, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class ModelRepository:
         self._executor = executor
         self._clock = clock
         self._wishes = wishes_folder(settings)
+        self._attempts = Loading(loading_folder(settings.runtime))
         self._served: dict[str, ServedModel] = {}
         self._failures: dict[str, _Failure] = {}
         self._unloaded: dict[str, tuple[Rollout, Wish]] = {}
@@ -288,7 +293,8 @@ class ModelRepository:
             if version == rollout.stable or version in at_hand:
                 continue
             try:
-                at_hand[version] = await self._loaded(name, version)
+                trial = rollout.started_at if version in rollout.on_trial else ""
+                at_hand[version] = await self._loaded(name, version, trial)
             except Exception as error:  # noqa: BLE001 (as above)
                 reasons[version] = _reason(error)
                 if version in rollout.on_trial and is_its_own(error):
@@ -345,8 +351,17 @@ class ModelRepository:
             self.metrics.load_failures.labels(name).inc()
             _log.error("rollout.refused", model=name, reason=str(failure), still_serving=name in self._served)
 
-    async def _loaded(self, name: str, version: int) -> LoadedVersion:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_now, name, version)
+    async def _loaded(self, name: str, version: int, trial: str = "") -> LoadedVersion:
+        """Load a version; one that is on trial since ``trial`` when it is this worker's turn."""
+        loop = asyncio.get_running_loop()
+        while (loaded := await loop.run_in_executor(self._executor, self._attempt, name, version, trial)) is None:
+            await asyncio.sleep(_TURN_S)
+        return loaded
+
+    def _attempt(self, name: str, version: int, trial: str) -> LoadedVersion | None:
+        """None: another worker tries it first."""
+        with self._attempts.attempt(name, version, trial) as ours:
+            return self._load_now(name, version) if ours else None
 
     async def _loaded_extra(self, name: str, version: int) -> LoadedVersion:
         if (loaded := self.model(name).versions.get(version)) is not None:

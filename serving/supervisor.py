@@ -11,6 +11,7 @@ import structlog
 
 from driftwheel.errors import ConfigurationError, DriftwheelError
 from serving import runtime
+from serving.loading import forget_process, loading_folder, note_death
 from serving.plan import Plan
 from serving.runtime import ServerAddress
 from serving.snapshots import SupervisorFile, metrics_folder
@@ -186,11 +187,18 @@ class FrontDoor:
     def _bury(self, seat: _Seat, worker: Worker, how: str) -> None:
         """Keep what a dead worker counted, and see when the next one may take its seat."""
         seat.worker = None
+        self._note_death(worker.pid, how)
         if not self._shared:
             raise self._given_up(how)
         if self._tally is not None:
             self._tally.retire(worker.pid)
         self._count_death(seat, how, lived_s=worker.age_s, answered=worker.up)
+
+    def _note_death(self, process: int, how: str) -> None:
+        try:
+            note_death(loading_folder(self._plan.runtime), process, how)
+        except OSError as error:  # a full disk; that it died is known without
+            _log.error("worker.death_not_noted", process=process, reason=str(error))
 
     def _count_death(self, seat: _Seat, how: str, *, lived_s: float, answered: bool) -> None:
         seat.stillborn = 0 if answered else seat.stillborn + 1
@@ -241,3 +249,4 @@ class FrontDoor:
             worker.terminate()
         for worker in self._workers:
             worker.wait()
+            forget_process(loading_folder(self._plan.runtime), worker.pid)

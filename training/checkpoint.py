@@ -76,8 +76,9 @@ class Checkpoints:
         digests = self._gathered(digest)
         if self._placement.rank == 0:
             rows = [name for name, value in tensors.items() if value.ndim and _parameter(name) in self._placement.rows]
+            description = _description(progress, self._placement.data_ranks, rows, digests)
             try:
-                self._publish(temporary, self._folder / name, _description(progress, rows, digests))
+                self._publish(temporary, self._folder / name, description)
             except OSError as error:
                 fault = str(error)
         self._agree(fault, temporary)
@@ -199,12 +200,14 @@ class Checkpoints:
             epochs_since_best=known.epochs_since_best,
             history=known.history,
         )
-        if known.step and known.ranks == self._placement.ranks:
-            progress.random = saved.of_rank("rank/random", self._placement.rank)
-            progress.loss = saved.of_rank("rank/loss", self._placement.rank)
-        elif known.step:  # the same sum, in other hands; random numbers begin as the epoch's do
+        here = self._placement
+        if known.step and known.ranks == here.ranks:  # else random numbers begin as the epoch's do
+            progress.random = saved.of_rank("rank/random", here.rank)
+        if known.step and (known.ranks, known.data_ranks) == (here.ranks, here.data_ranks):
+            progress.loss = saved.of_rank("rank/loss", here.rank)
+        elif known.step:  # the same mean, in other hands
             losses = [saved.of_rank("rank/loss", rank) for rank in range(known.ranks)]
-            progress.loss = torch.stack(losses).sum() / known.ranks
+            progress.loss = torch.stack(losses).sum() / known.data_ranks * here.data_ranks / here.ranks
         return progress
 
 
@@ -220,12 +223,13 @@ def _apply(state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     optimizer.load_state_dict({"state": state.moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _description(progress: Progress, rows: list[str], digests: dict[str, str]) -> Description:
+def _description(progress: Progress, data_ranks: int, rows: list[str], digests: dict[str, str]) -> Description:
     return Description(
         epoch=progress.epoch,
         step=progress.step,
         step_rows=progress.step_rows,
         ranks=dist.get_world_size(),
+        data_ranks=data_ranks,
         best_metric=progress.best_metric if progress.best_metric < float("inf") else None,
         epochs_since_best=progress.epochs_since_best,
         history=progress.history,

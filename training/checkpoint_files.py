@@ -42,6 +42,8 @@ class Description:
     """Rows of one step over all ranks; 0 between two epochs."""
     ranks: int
     """How many wrote it, or trained on without anything of their own to write."""
+    data_ranks: int
+    """Into how many parts they split a batch's rows; all losses of the running epoch add up to as many times its mean."""
     best_metric: float | None
     """None before the first epoch's end, and in a refit."""
     epochs_since_best: int

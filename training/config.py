@@ -167,6 +167,13 @@ def is_ranking(config: TrainConfig) -> bool:
     return isinstance(config, IalsConfig)
 
 
+def validation_metric(config: TrainConfig) -> str:
+    """What an estimator is measured by after each epoch; lower is better. ``ndcg_loss`` is what NDCG@10 lacks of 1."""
+    if is_ranking(config):
+        return "ndcg_loss"
+    return "log_loss" if isinstance(config, CustomerConfig) else "rmse"
+
+
 def estimator_config(task: Task, estimator: str) -> TrainConfig:
     """The defaults of an estimator.
 

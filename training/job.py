@@ -76,7 +76,8 @@ class EpochEvent:
     train_loss: float
     """The mean over the epoch's batches, penalties included."""
     valid_metric: float | None
-    """RMSE for ratings, log loss for churn; None in a refit, which trains on the valid split too."""
+    """As ``config.validation_metric`` says, lower is better; None in a refit, which trains on the valid split too, and for
+    rankings where nobody has anything relevant."""
     best: bool
     """Whether it is the best so far; in a refit, always."""
     seconds: float

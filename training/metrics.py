@@ -164,19 +164,32 @@ def ranking_metrics(
     Raises:
         ValueError: The lists are shorter than a cutoff.
     """
-    if max(cutoffs) > ranked.shape[1]:
-        raise ValueError(f"rankings of {ranked.shape[1]} items cannot be judged at {max(cutoffs)}")
     count = np.bincount(relevant.row, minlength=len(ranked))
     lists = ranked[count > 0]
     if not len(lists):
         return {}
-    hits = _hits(ranked, relevant, len(popularity))[count > 0]
-    count = count[count > 0]
-    found: dict[str, float] = {}
-    for k in cutoffs:
-        found |= _accuracy_at(hits[:, :k], count)
-        found |= _beyond_accuracy_at(lists[:, :k], popularity)
-    return found
+    each = user_metrics(ranked, relevant, len(popularity), cutoffs=cutoffs)
+    found = {name: float(values.mean()) for name, values in each.items()}
+    return found | {name: value for k in cutoffs for name, value in beyond_accuracy(lists[:, :k], popularity).items()}
+
+
+def user_metrics(
+    ranked: NDArray[np.int64], relevant: Relevant, items: int, *, cutoffs: Sequence[int] = (10, 20)
+) -> dict[str, NDArray[np.float64]]:
+    """What ``ranking_metrics`` takes the means of: a value for each user who has anything relevant, in the lists' order.
+
+    Args:
+        items: More than any index of an item.
+
+    Raises:
+        ValueError: The lists are shorter than a cutoff.
+    """
+    if max(cutoffs) > ranked.shape[1]:
+        raise ValueError(f"rankings of {ranked.shape[1]} items cannot be judged at {max(cutoffs)}")
+    count = np.bincount(relevant.row, minlength=len(ranked))
+    hits = _hits(ranked, relevant, items)[count > 0]
+    parts = [_accuracy_at(hits[:, :k], count[count > 0]) for k in cutoffs]
+    return {name: values for part in parts for name, values in part.items()}
 
 
 def _hits(ranked: NDArray[np.int64], relevant: Relevant, items: int) -> NDArray[np.bool_]:
@@ -185,8 +198,8 @@ def _hits(ranked: NDArray[np.int64], relevant: Relevant, items: int) -> NDArray[
     return np.isin(pairs, relevant.row * items + relevant.item) & (ranked >= 0)
 
 
-def _accuracy_at(hits: NDArray[np.bool_], count: NDArray[np.int64]) -> dict[str, float]:
-    """Means over users, for lists of ``k`` and how many items were relevant ``[users]``."""
+def _accuracy_at(hits: NDArray[np.bool_], count: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Each user's, for lists of ``k`` and how many items were relevant ``[users]``."""
     k = hits.shape[1]
     place = np.arange(1, k + 1)
     discount = 1 / np.log2(place + 1)
@@ -199,10 +212,11 @@ def _accuracy_at(hits: NDArray[np.bool_], count: NDArray[np.int64]) -> dict[str,
         "map": (precision * hits).sum(axis=1) / reachable,
         "mrr": (hits / place).max(axis=1),
     }
-    return {f"{name}_at_{k}": float(values.mean()) for name, values in each.items()}
+    return {f"{name}_at_{k}": np.asarray(values, dtype=np.float64) for name, values in each.items()}
 
 
-def _beyond_accuracy_at(lists: NDArray[np.int64], popularity: Floats) -> dict[str, float]:
+def beyond_accuracy(lists: NDArray[np.int64], popularity: Floats) -> dict[str, float]:
+    """Coverage and popularity of lists of ``k``, as ``ranking_metrics`` has them."""
     k = lists.shape[1]
     there = lists >= 0
     shown = np.unique(lists[there])

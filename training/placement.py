@@ -19,6 +19,11 @@ class Placement:
     """Parameters that other ranks alone have."""
 
     @property
+    def data_ranks(self) -> int:
+        """Into how many parts a batch's rows fall: the stages of a pipeline work on the same ones."""
+        return 1 if self.own or self.elsewhere else self.ranks
+
+    @property
     def whole(self) -> bool:
         """Whether each rank has the whole model."""
         return not (self.rows or self.own or self.elsewhere)

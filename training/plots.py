@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import config_from
+from training.config import config_from, validation_metric
 from training.final_metrics import costs_of
 from training.importance import Importance
 from training.job import TrainedModel
@@ -77,6 +77,9 @@ def figures(pictures: Pictures) -> "Iterator[tuple[str, Figure]]":
         yield f"{name}.png", figure
 
 
+_VALIDATION = {"rmse": "RMSE", "log_loss": "log loss", "ndcg_loss": "1 - NDCG@10"}
+
+
 def _training_loss(axes: "Axes", trained: TrainedModel) -> None:
     axes.plot([event.epoch for event in trained.history], [event.train_loss for event in trained.history])
     axes.set(xlabel="epoch", ylabel="training loss, penalties included", title="Training")
@@ -87,7 +90,8 @@ def _validation(axes: "Axes", trained: TrainedModel) -> None:
     points = [(event.epoch, event.valid_metric) for event in trained.history if event.valid_metric is not None]
     axes.plot([epoch for epoch, _ in points], [metric for _, metric in points])
     axes.axvline(trained.best_epoch, linestyle="--", color="grey")
-    axes.set(xlabel="epoch", ylabel="RMSE" if trained.task == "rating" else "log loss", title="Validation")
+    measured_by = validation_metric(config_from(trained.task, trained.config))
+    axes.set(xlabel="epoch", ylabel=_VALIDATION[measured_by], title="Validation")
 
 
 def _residuals(axes: "Axes", predicted: NDArray[Any], actual: NDArray[Any]) -> None:

@@ -39,7 +39,8 @@ def tune(
 ) -> None:
     """Search for a model's best parameters: TPE, bad trials cut short by the median; each trial trains under torchrun.
 
-    Trials see training and validation rows alone. The best parameters are kept in the home, and the next train or retrain
+    Trials are measured by RMSE, log loss, or (ials) NDCG@10 over all items.
+    They see training and validation rows alone. The best parameters are kept in the home, and the next train or retrain
     of that estimator uses them (--no-tuned: not). Interrupted, the same command goes on. Started several times, on one host
     or on many with one database as --storage, workers share the study; the trial of one that dies is run again by another.
     """

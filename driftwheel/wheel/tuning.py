@@ -83,7 +83,8 @@ def _show(task: Task, progress: "Progress", trials: int) -> None:
 
 def keep_best(search: Search, study: "Study") -> "Tuned | None":
     """Write a study's best parameters where training finds them; None where no trial was trained to its end."""
-    from training.tuning.best import METRICS, Tuned, write_tuned
+    from training.config import estimator_config, validation_metric
+    from training.tuning.best import Tuned, write_tuned
     from training.tuning.trials import best_rows, rows_of
 
     rows = rows_of(study)
@@ -96,7 +97,7 @@ def keep_best(search: Search, study: "Study") -> "Tuned | None":
         estimator=search.estimator,
         study=study.study_name,
         fingerprint=search.dataset.fingerprint,
-        metric=METRICS[search.dataset.task],
+        metric=f"valid_{validation_metric(estimator_config(search.dataset.task, search.estimator))}",
         value=best[0].value,
         trial=best[0].number,
         trials=sum(row.done for row in rows),

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_loading(tmp_path: Pat
 
 def test_the_judge_aborts_what_kills_who_loads_it_and_the_server_goes_on(tmp_path: Path) -> None:
     settings = prepared_home(tmp_path)
-    rollout = start_candidate(settings.rollouts, "mf", 2, **BY)
+    rollout = start_candidate(settings.rollouts, "mf", 2, by="a test", why="to see")
     for at in (100, 200):
         dies(loading_folder(settings.runtime), rollout.started_at, at)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import resource
+import shutil
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -94,6 +95,17 @@ def run_interrupted(job: Job) -> int:
     raise AssertionError
 
 
+def plain_epoch(out: Path, staged: Job) -> float:
+    """The loss of an epoch that a pipeline began, ended without one on as many ranks."""
+    folder = out / "half plain"
+    if dist.get_rank() == 0:
+        shutil.copytree(staged.folder, folder)
+    dist.barrier()
+    worker = Worker(dataclasses.replace(staged, folder=str(folder), execution=Execution()), torch.device("cpu"))
+    worker.run_epoch()
+    return worker.progress.history[0].train_loss
+
+
 def full_disk(job: Job, rank: int) -> str:
     """What is said when the last rank cannot write."""
     worker = Worker(job, torch.device("cpu"))
@@ -139,6 +151,11 @@ def main(rank: int, ranks: int, out: Path, rating: Path, churn: Path) -> None:
     answers = iter([False] * 10)
     with suppress(Stopped):
         Worker(half, torch.device("cpu"), lambda: next(answers, True)).run()
+    staged = job_for(read_dataset(churn), out / "half staged", CHURN, PIPELINE, ranks)
+    answers = iter([False] * 5)
+    with suppress(Stopped):
+        Worker(staged, torch.device("cpu"), lambda: next(answers, True)).run()
+    said["staged goes on plain"] = plain_epoch(out, staged)
     disk = job_for(read_dataset(rating), out / "disk", RATING, SHARDED, ranks)
     said["full disk"] = full_disk(disk, rank)
     said["disk goes on at epoch"] = Worker(disk, torch.device("cpu")).progress.epoch

@@ -152,6 +152,20 @@ def test_fewer_ranks_go_on_where_more_stopped(
     assert_alike(read_trained(folder / MODEL), of_two(probed, "rating"))
 
 
+def test_an_epoch_that_a_pipeline_began_has_its_loss_whoever_ends_it(
+    probed: Path, alone: None, customers: Dataset, tmp_path: Path
+):
+    """Both stages saw the same rows: their losses are counted once, on as many ranks without a pipeline and on fewer."""
+    whole = of_two(probed, "churn").history[0].train_loss
+    assert said(probed, 0)["staged goes on plain"] == pytest.approx(whole, rel=1e-4)
+    folder = tmp_path / "half"
+    shutil.copytree(probed / "half staged", folder)
+    worker = Worker(job_for(customers, folder, CASES["churn"][0], Execution(), 1), torch.device("cpu"))
+    assert (worker.progress.epoch, worker.progress.step) == (0, 5)
+    worker.run_epoch()
+    assert worker.progress.history[0].train_loss == pytest.approx(whole, rel=1e-4)
+
+
 def test_a_full_disk_is_an_error_on_every_rank_and_leaves_the_earlier_checkpoint(probed: Path):
     folder = probed / "disk" / CHECKPOINTS
     for rank, cause in enumerate(("another rank could not write its part", "File too large")):

@@ -36,14 +36,16 @@ class Estimator(ABC):
 
     stops_early: bool
     """Whether a later sweep may be worse, so that the tables after the best one are kept."""
+    ranks: bool = False
+    """Whether it is measured by how it ranks, and not by ``scores``."""
 
     @abstractmethod
     def sweep(self, number: int) -> float:
         """Better the tables once, all ranks together; the training loss. ``number`` counts from 0."""
 
     @abstractmethod
-    def scores(self, user: Tensor, item: Tensor) -> Tensor | None:
-        """Unclipped scores ``[n]`` of indices ``[n]``; None where it does not predict ratings."""
+    def scores(self, user: Tensor, item: Tensor) -> Tensor:
+        """Unclipped scores ``[n]`` of indices ``[n]``, as they stand."""
 
     @abstractmethod
     def state(self) -> State:
@@ -55,4 +57,6 @@ class Estimator(ABC):
 
     @abstractmethod
     def finish(self) -> Finished:
-        """All ranks together; the answer counts on rank 0."""
+        """What it would lead to now, all ranks together; sweeps may follow. Tables are whole on every rank; what takes users in
+        counts on rank 0.
+        """

@@ -27,6 +27,7 @@ class ImplicitLeastSquares(Estimator):
     """Tables ``[rows, factors]``; what a user likes of an item is their product, about 0 to 1."""
 
     stops_early = False
+    ranks = True
 
     def __init__(
         self, shard: Shard, config: IalsConfig, seed: int, device: torch.device, *, low: float, high: float
@@ -53,9 +54,9 @@ class ImplicitLeastSquares(Estimator):
         spread_rows(self.items, shard.item_bounds)
         return total(error).item() / shard.rows
 
-    def scores(self, user: Tensor, item: Tensor) -> None:
-        """It does not predict ratings."""
-        del user, item
+    def scores(self, user: Tensor, item: Tensor) -> Tensor:
+        """How much users like items, about 0 to 1."""
+        return (self.users[user] * self.items[item]).sum(-1)
 
     def finish(self) -> Finished:
         """Solve users with newer ratings weighing more. A sweep after it begins as if it had not been.

@@ -25,7 +25,7 @@ def fit_user_prior(chunks: list[Chunk], items: Tensor, item_bias: Tensor, mean: 
     design = with_end(torch.cat([items, torch.ones_like(items[:, :1])], dim=1)).double()
     bias = with_end(item_bias[:, None]).double()
     identity = torch.eye(design.shape[1], dtype=torch.double, device=items.device)
-    seen = _some(chunks)
+    seen = spread_users(chunks)
     users, ratings = (
         float(total(torch.tensor(float(count), dtype=torch.double, device=items.device)))
         for count in (sum(len(c.rows) for c in seen), sum(int((c.columns < len(items)).sum()) for c in seen))
@@ -48,8 +48,11 @@ def fit_user_prior(chunks: list[Chunk], items: Tensor, item_bias: Tensor, mean: 
     return (covariance / noise).float()
 
 
-def _some(chunks: list[Chunk]) -> list[Chunk]:
-    """Every n-th user, of all degrees."""
-    step = max(1, -(-sum(len(chunk.rows) for chunk in chunks) // _USERS))
-    picked = [(c.rows[::step], c.columns[::step], c.values[::step], c.counts[::step]) for c in chunks]
-    return [Chunk(*parts) for parts in picked if len(parts[0])]
+def spread_users(chunks: list[Chunk]) -> list[Chunk]:
+    """Every n-th user, counted on from chunk to chunk: those who rated much stand in chunks of a few users each."""
+    step, passed, picked = max(1, -(-sum(len(chunk.rows) for chunk in chunks) // _USERS)), 0, list[Chunk]()
+    for chunk in chunks:
+        mine = slice(-passed % step, None, step)
+        passed += len(chunk.rows)
+        picked.append(Chunk(chunk.rows[mine], chunk.columns[mine], chunk.values[mine], chunk.counts[mine]))
+    return [chunk for chunk in picked if len(chunk.rows)]

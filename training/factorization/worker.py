@@ -23,7 +23,9 @@ from training.factorization.checkpoint import CHECKPOINT, Saved
 from training.factorization.estimator import Factorization
 from training.factorization.estimators import build_estimator
 from training.factorization.exchange import agree, total
+from training.factorization.rank_validation import RankValidation
 from training.factorization.shards import read_part, read_shard
+from training.final_metrics import MOST_RANKED_FOR, relevant_from
 from training.job import CHECKPOINTS, PROGRESS, EpochEvent, Job, read_trained
 from training.models.fold_in import write_fold_in
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
@@ -55,12 +57,24 @@ class Worker:
         self.low, self.high = output.low, output.high
         self.estimator = build_estimator(self.shard, self.config, job.seed, device, low=self.low, high=self.high)
         if self.evaluated is None:
-            valid = read_part(self.dataset, "valid", self.rank, self.ranks)
-            self.valid_pairs = [torch.from_numpy(side).long().to(device) for side in (valid.row, valid.column)]
-            self.valid_rating = torch.from_numpy(valid.value).to(device)
+            self._read_valid()
         self.history: list[EpochEvent] = []
         self.best: dict[str, Tensor] = {}
         self._resume()
+
+    def _read_valid(self) -> None:
+        """Keep this rank's part of the validation split: every n-th row, or in rankings that of its users."""
+        if self.estimator.ranks:
+            first, end = self.shard.user_bounds[self.rank : self.rank + 2].tolist()
+            whole, threshold = read_part(self.dataset, "valid", 0, 1), relevant_from(self.low, self.high)
+            most = max(1, MOST_RANKED_FOR // self.ranks)
+            self.rankings = RankValidation(
+                self.shard, whole, first=first, end=end, relevant_from=threshold, most_users=most
+            )
+            return
+        valid = read_part(self.dataset, "valid", self.rank, self.ranks)
+        self.valid_pairs = [torch.from_numpy(side).long().to(self.device) for side in (valid.row, valid.column)]
+        self.valid_rating = torch.from_numpy(valid.value).to(self.device)
 
     def run(self) -> None:
         """Sweep to the end, from where the last checkpoint stands, and publish the model.
@@ -120,10 +134,12 @@ class Worker:
                 file.write(msgspec.json.encode(event) + b"\n")
 
     def _validate(self) -> float | None:
-        """The RMSE of clipped scores over the validation split; each rank measures its part."""
+        """The RMSE of clipped scores over the validation split, or how far rankings are from the best; each rank measures its
+        part.
+        """
+        if self.estimator.ranks:
+            return self.rankings.ndcg_loss(self.estimator.finish().factorization)
         scores = self.estimator.scores(*self.valid_pairs)
-        if scores is None:
-            return None
         error = (scores.clamp(self.low, self.high) - self.valid_rating).square().sum(dtype=torch.double)
         sums = total(torch.stack([error, torch.tensor(float(len(scores)), dtype=torch.double, device=self.device)]))
         return float((sums[0] / sums[1]).sqrt())

@@ -12,9 +12,6 @@ from driftwheel.names import check_name
 from training.config import TrainConfig
 from training.tuning.spaces import Params, configured
 
-METRICS: dict[Task, str] = {"rating": "valid_rmse", "churn": "valid_log_loss"}
-"""What a trial is measured by; lower is better."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:

@@ -16,14 +16,14 @@ class TrialRunner(Protocol):
     """Trains with one configuration. The contract: ``tests/training/tuning/test_runner.py``."""
 
     def run(self, config: TrainConfig, on_epoch: OnEpoch, *, timeout_s: float) -> float:
-        """The best validation metric that training reaches, after calibration where there is one; lower is better.
+        """The validation metric of the model that training leads to, after calibration where there is one; lower is better.
 
         Args:
             on_epoch: Called once for each epoch, in order. What it raises ends the training at once and comes out of here.
             timeout_s: Training that takes longer is ended.
 
         Raises:
-            TrainingError: Training failed, or took too long.
+            TrainingError: Training failed, took too long, or could not be measured on the validation rows.
             BusyError: Another process trains with this very configuration.
         """
         ...
@@ -86,13 +86,19 @@ class TorchrunRunner:
 
 
 def _value(trained: TrainedModel, dataset: Dataset) -> float:
-    """The best epoch's validation metric. A network's is of log odds that are not calibrated yet, and then it is
-    calibrated on those very rows: so it is measured calibrated part by part instead.
+    """The validation metric of the epoch that the model is of. A network's is of log odds that are not calibrated yet, and
+    it is calibrated on those very rows: so it is measured calibrated part by part instead.
     """
     config = config_from(trained.task, trained.config)
     if isinstance(config, ChurnConfig):
         return _calibrated_log_loss(trained, dataset, config)
-    return min(event.valid_metric for event in trained.history if event.valid_metric is not None)
+    by_epoch = {event.epoch: event.valid_metric for event in trained.history}
+    if (value := by_epoch[trained.best_epoch]) is None:
+        raise TrainingError(
+            "nobody whom the training rows know rated anything high in the validation rows: rankings cannot be tuned by them",
+            hint="give it more ratings, or tune an estimator that predicts ratings (--estimator bayes)",
+        )
+    return value
 
 
 def _calibrated_log_loss(trained: TrainedModel, dataset: Dataset, config: ChurnConfig) -> float:

@@ -73,6 +73,14 @@ ALS_SPACE: Space = {
     "bias_damping": Float(low=0.5, high=50.0, log=True),
 }
 
+IALS_SPACE: Space = {
+    "factors": Int(low=16, high=128, log=True),
+    "unobserved_weight": Float(low=0.03, high=3.0, log=True),
+    "damping": Float(low=5e-4, high=0.05, log=True),
+    "liked_share": Float(low=0.0, high=0.7),
+    "half_life": Float(low=2.0, high=100.0, log=True),
+}
+
 NETWORK_SPACE: Space = {
     "learning_rate": Float(low=3e-4, high=0.03, log=True),
     "batch_rows": Choice(options=(128, 256, 512, 1024)),
@@ -100,6 +108,7 @@ BOOSTING_SPACE: Space = {
 SPACES: dict[str, Space] = {
     "bayes": BAYES_SPACE,
     "als": ALS_SPACE,
+    "ials": IALS_SPACE,
     "sgd": RATING_SPACE,
     "network": NETWORK_SPACE,
     "forest": FOREST_SPACE,
@@ -107,7 +116,7 @@ SPACES: dict[str, Space] = {
 }
 """By estimator."""
 
-PRUNED = frozenset({"bayes", "als", "sgd", "network"})
+PRUNED = frozenset({"bayes", "als", "ials", "sgd", "network"})
 """The estimators that tell each epoch as it ends, and whose epochs compare. An ensemble's first trees say little of what
 all of them will be, and there is no time to be saved: they are told of when the last has grown.
 """

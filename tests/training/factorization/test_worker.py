@@ -47,6 +47,9 @@ def test_two_ranks_find_what_one_finds(small_ratings: Dataset, tmp_path: Path, e
     scores = [load_model(trained.folder).raw_scores(user, item) for trained in (one, two)]
     torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-3)
     assert one.metrics["rmse"] == pytest.approx(two.metrics["rmse"], abs=1e-3)
+    assert [event.valid_metric for event in one.history] == pytest.approx(
+        [event.valid_metric for event in two.history], abs=1e-3
+    )
 
 
 def test_a_seed_gives_the_same_bits(small_ratings: Dataset, tmp_path: Path):

@@ -6,11 +6,14 @@ import pytest
 
 from driftwheel.errors import TrainingError
 from driftwheel.settings import Settings, TuningSettings
+from tests.training.samples import small_table
 from tests.training.test_launch import _processes_with
 from tests.training.tuning.fakes import FakeRunner
-from training.config import RatingConfig
+from training.config import IalsConfig, RatingConfig
 from training.data.dataset import Dataset, read_split
 from training.data.inner import inner_dataset
+from training.data.ratings import prepare_ratings
+from training.data.sources import RatingsSource
 from training.job import EpochEvent
 from training.tuning.runner import TorchrunRunner, TrialRunner
 from training.tuning.spaces import default_params
@@ -42,6 +45,21 @@ def test_every_epoch_is_told_and_the_best_value_comes_back(runner: TrialRunner, 
     assert [event.epoch for event in events] == list(range(1, len(events) + 1))
     assert value == min(event.valid_metric for event in events)
     assert not list(jobs.glob("*"))
+
+
+def test_what_ranks_is_measured_by_its_last_rankings(small_ratings: Dataset, jobs: Path):
+    """It does not stop early: the model is the last sweep's, were an earlier one better."""
+    events: list[EpochEvent] = []
+    config = IalsConfig(epochs=5, factors=4)
+    value = real(small_ratings, jobs).run(config, events.append, timeout_s=60.0)
+    assert [event.epoch for event in events] == [1, 2, 3, 4, 5]
+    assert value == events[-1].valid_metric
+    assert 0 < value < 1
+    low = small_table(600).assign(rating=lambda table: table["rating"].clip(upper=3.0))
+    low.to_csv(jobs.parent / "low.csv", index=False)
+    nothing_liked = prepare_ratings(RatingsSource(path=str(jobs.parent / "low.csv")), jobs.parent / "data")
+    with pytest.raises(TrainingError, match="rankings cannot be tuned by them"):
+        real(nothing_liked, jobs).run(config, events.append, timeout_s=60.0)
 
 
 def test_what_an_observer_raises_comes_out():

@@ -17,6 +17,21 @@ LATENCY_BUCKETS_S = (
 )  # fmt: skip
 """A small model answers in tens of microseconds."""
 
+AGE_BUCKETS_S = (
+    60,
+    900,
+    3600,
+    6 * 3600,
+    12 * 3600,
+    86_400,
+    2 * 86_400,
+    3 * 86_400,
+    7 * 86_400,
+    14 * 86_400,
+    30 * 86_400,
+)
+"""Features are built each night, or each week."""
+
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 DELTA_BUCKETS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -230,6 +245,13 @@ class ServingMetrics:
             "Of one request's question to the feature store, its wait for a thread included.",
             [],
             buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.feature_age = Histogram(
+            "driftwheel_feature_age_seconds",
+            "How old the features of customers were when a request looked them up.",
+            [],
+            buckets=AGE_BUCKETS_S,
             registry=registry,
         )
         self.ready = Gauge("driftwheel_ready", "1 while the server takes traffic.", registry=registry)

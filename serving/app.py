@@ -132,7 +132,7 @@ class Application:
         self._console = Console(settings, access)
         routes += [*AboutPages(routes).routes(), *self._console.routes()]
         self._grpc = GrpcTransport(
-            *grpc_services(self._service, recorder),
+            *grpc_services(self._service, recorder, self._features),
             access=access,
             recorder=recorder,
             max_request_bytes=settings.serving.max_request_bytes,

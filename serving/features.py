@@ -109,6 +109,11 @@ class OnlineFeatures:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="features")
         self._adapter: FeastAdapter | None = None
 
+    @property
+    def max_customers(self) -> int:
+        """The most customers that one request may only name."""
+        return self._settings.max_customers
+
     async def open(self) -> None:
         """Load Feast and read a first time, which takes seconds.
 
@@ -181,6 +186,9 @@ class OnlineFeatures:
         freshness: list[Freshness] = [
             _freshness(at_s, self._now_s(), self._settings.max_age_s) for at_s in read.known_at_s
         ]
+        self._metrics.feature_age.labels().observe_many(
+            [max(self._now_s() - at_s, 0.0) for at_s in read.known_at_s if at_s]
+        )
         for state in set(freshness):
             self._metrics.feature_customers.labels(state).inc(freshness.count(state))
         for name, values in read.columns.items():

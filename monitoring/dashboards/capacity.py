@@ -11,13 +11,22 @@ def _mean(histogram: str) -> str:
     return f"{of}_sum{count} / ({of}_count{count} > 0)"
 
 
+def _feature_rate(counter: str, label: str) -> str:
+    return f"sum by ({label}) (rate(driftwheel_feature_{counter}_total{{{SERVER}}}{RATE}))"
+
+
+def _feature_quantile(quantile: float, histogram: str) -> Query:
+    buckets = f"sum by (le) (rate(driftwheel_feature_{histogram}_seconds_bucket{{{SERVER}}}{RATE}))"
+    return Query(f"histogram_quantile({quantile}, {buckets})", f"p{quantile * 100:.0f}")
+
+
 def dashboard() -> Dashboard:
     return page(
         "driftwheel-capacity",
         "capacity",
         "How full the server is.",
         ("DriftwheelShedding", "DriftwheelQueueSlow", "DriftwheelWorkersDown", "DriftwheelLogDropping",
-         "DriftwheelFilesRunningOut"),
+         "DriftwheelFilesRunningOut", "DriftwheelFeatureStoreFailing", "DriftwheelFeaturesStale"),
         [
             (
                 "Load",
@@ -56,6 +65,16 @@ def dashboard() -> Dashboard:
                 [
                     graph("Rows written", "short", Query(per_second("prediction_log_rows_total"), "{{model}}"), about="Each second."),
                     graph("Rows dropped", "short", Query(per_second("prediction_log_dropped_rows_total"), "{{model}}"), about="Each second."),
+                ],
+            ),
+            (
+                "Features of customers that requests only name",
+                [
+                    graph("Age", "s", _feature_quantile(0.5, "age"), _feature_quantile(0.99, "age"), about="When they were looked up."),
+                    graph("Customers", "short", Query(_feature_rate("customers", "freshness"), "{{freshness}}"), about="Each second.", stacked=True),
+                    graph("Missing values", "short", Query(_feature_rate("missing_values", "feature"), "{{feature}}"), about="Each second."),
+                    graph("Store failures", "reqps", Query(_feature_rate("failures", "reason"), "{{reason}}")),
+                    graph("Store latency", "s", _feature_quantile(0.5, "fetch_duration"), _feature_quantile(0.99, "fetch_duration")),
                 ],
             ),
         ],

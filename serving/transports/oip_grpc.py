@@ -1,12 +1,7 @@
 """ModelInfer's messages to a call, and an answer to its message."""
 
 import time
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from driftwheel.contracts import Datatype, InputSpec
 from driftwheel.errors import InvalidRequestError
 from serving._proto import open_inference_pb2 as pb
 from serving.checking import (
@@ -17,22 +12,24 @@ from serving.checking import (
     check_same_rows,
     check_shape,
 )
-from serving.codec import Column, Columns, Raw, from_raw, key_of
+from serving.codec import Column, Columns, Raw, key_of
 from serving.engine import LoadedVersion
+from serving.features import OnlineFeatures
 from serving.service import Answer, InferCall, InferenceService, OnDisconnect
 from serving.transports.grpc_calls import PROTOCOL, CallContext, parsed
+from serving.transports.oip_columns import check_raw_contents, column_of
+from serving.transports.oip_customers import looked_up, names_customers
 from serving.transports.oip_forms import KnownForms
-from serving.transports.oip_response import response_template
+from serving.transports.oip_response import response_template, text_parameter
 from serving.versions import Pin, parse_version
-
-_CONTENTS: dict[Datatype, str] = {"INT64": "int64_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 
 
 class ModelInfer:
     """Answers ModelInfer: a message in, a message out."""
 
-    def __init__(self, service: InferenceService) -> None:
+    def __init__(self, service: InferenceService, features: OnlineFeatures | None) -> None:
         self._service = service
+        self._features = features
         self._forms = KnownForms()
 
     async def __call__(self, message: Raw, ctx: CallContext) -> bytes:
@@ -52,9 +49,14 @@ class ModelInfer:
 
     async def _parse_and_infer(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.ModelInferRequest, message)
-        answer = await self._service.infer(infer_call(request, ctx.deadline, ctx.on_disconnect, ctx.pin))
+        call = infer_call(request, ctx.deadline, ctx.on_disconnect, ctx.pin)
+        if self._features is not None and names_customers(request, self._service):
+            call, freshness = await looked_up(request, call, self._features)
+            answer = await self._service.infer(call)
+            return _response(answer, request) + text_parameter("features", ",".join(freshness))
+        answer = await self._service.infer(call)
         self._forms.learn(message, request, answer.version.signature, answer.rows)
-        return infer_response(answer, request.id, tuple(output.name for output in request.outputs))
+        return _response(answer, request)
 
 
 def infer_call(
@@ -119,35 +121,20 @@ def decode_inputs(request: pb.ModelInferRequest, loaded: LoadedVersion) -> tuple
     by_name = {tensor.name: (position, tensor) for position, tensor in enumerate(request.inputs)}
     check_input_names(signature, [tensor.name for tensor in request.inputs])
     check_output_names(signature, [output.name for output in request.outputs])
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequestError(
-            f"raw_input_contents must hold all {len(request.inputs)} inputs or none, got {len(raw)}"
-        )
+    check_raw_contents(request)
     columns: dict[str, Column] = {}
     counts: dict[str, int] = {}
     for spec in signature.inputs:
         position, tensor = by_name[spec.name]
         check_datatype(spec, tensor.datatype)
         counts[spec.name] = rows = check_shape(spec, tensor.shape, max_rows=max_rows)
-        columns[spec.name] = from_raw(spec, rows, raw[position]) if raw else _typed(spec, rows, tensor.contents)
+        columns[spec.name] = column_of(request, position, spec, rows)
         check_finite(spec, columns[spec.name])
     return columns, check_same_rows(counts)
 
 
-def _typed(spec: InputSpec, rows: int, contents: pb.InferTensorContents) -> NDArray[Any]:
-    """Typed contents; protobuf has already checked the type of each value."""
-    field = _CONTENTS[spec.datatype]
-    values = getattr(contents, field)
-    if len(values) != rows:
-        raise InvalidRequestError(
-            f"input {spec.name!r} of shape [{rows}] must have {rows} values in {field}, got {len(values)}"
-        )
-    if spec.datatype == "BYTES":
-        array = np.empty(rows, dtype=object)
-        array[:] = list(values)
-        return array
-    return np.array(values, dtype=np.int64 if spec.datatype == "INT64" else np.float32)
+def _response(answer: Answer, request: pb.ModelInferRequest) -> bytes:
+    return infer_response(answer, request.id, tuple(output.name for output in request.outputs))
 
 
 def infer_response(answer: Answer, request_id: str = "", wanted: tuple[str, ...] = ()) -> bytes:

@@ -35,6 +35,12 @@ def field_head(tag: int, size: int) -> bytes:
     return bytes((tag,)) + length
 
 
+def text_parameter(name: str, value: str) -> bytes:
+    """One more parameter of a ModelInferResponse, to be put behind it."""
+    content = field(_VALUE, field(_STRING_PARAM, value.encode()))
+    return field(_PARAMETERS, field(_KEY, name.encode()) + content)
+
+
 class ResponseTemplate:
     """Answers of one version in one arm.
 

@@ -9,6 +9,7 @@ from serving.access import Role
 from serving.codec import Raw
 from serving.codes import shortened
 from serving.engine import LoadedVersion
+from serving.features import OnlineFeatures
 from serving.model_config import model_config, model_statistics
 from serving.recording import Recorder
 from serving.repository import ServedModel
@@ -45,9 +46,9 @@ _UNIMPLEMENTED = {
 class OipGrpc:
     """The service."""
 
-    def __init__(self, service: InferenceService, recorder: Recorder) -> None:
+    def __init__(self, service: InferenceService, recorder: Recorder, features: OnlineFeatures | None) -> None:
         self._service = service
-        self._infer = ModelInfer(service)
+        self._infer = ModelInfer(service, features)
         self._repository = service.repository
         self._recorder = recorder
 

@@ -30,6 +30,11 @@ LONGEST = (
 """Files that take long; begun first, so that two workers end together."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep xdist from putting the files with many tests, most of which are quick, before those that take long."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the order within a file stays."""
     rank = {name: position for position, name in enumerate(LONGEST)}

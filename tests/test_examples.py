@@ -31,7 +31,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 def run(*command: str | Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -41,7 +41,7 @@ def test_the_server_starts_and_answers_there(python: Path, tmp_path: Path) -> No
     settings: Settings = prepared_home(tmp_path / "home")
     command = [python, "-m", "driftwheel", "--home", settings.home, "serve", "--port", "0"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 60
     while (address := server_address(settings)) is None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up

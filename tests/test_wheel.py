@@ -231,7 +231,7 @@ class Caller(threading.Thread):
                 {"name": "item_id", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [318]}},
             ],
         )
-        answer = stub.ModelInfer(request, timeout=10)
+        answer = stub.ModelInfer(request, timeout=60)
         return answer.model_version, float(np.frombuffer(answer.raw_output_contents[0], "<f4")[0])
 
     def _http(self, http: httpx.Client, user: int) -> tuple[str, float]:
@@ -245,7 +245,7 @@ class Caller(threading.Thread):
     def wait_for_version(self, version: int) -> None:
         """Wait until that version answers."""
         known = {key for key in self.answers if key[0] == version}
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while {key for key in self.answers if key[0] == version} == known and time.monotonic() < give_up:
             time.sleep(0.05)
 
@@ -256,7 +256,7 @@ def second_turn(world: World) -> Generator[tuple[dict, Caller, str]]:
     settings = world.settings
     server = subprocess.Popen([sys.executable, "-m", "driftwheel", "serve"], env=environment(settings))
     try:
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while (address := server_address(settings)) is None or address.pid != server.pid:
             assert server.poll() is None
             assert time.monotonic() < give_up

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from driftwheel.settings import Settings
-from driftwheel.wheel.fleet import Store, publish
+from driftwheel.wheel.fleet import publish
+from driftwheel.wheel.fleet_store import Store
 from serving.tokens import Role, add_token
 from tests.k8s.manifests import Object, named, of_kind, pod_templates
 from tests.k8s.pods import Pod, require_jail
@@ -98,7 +99,7 @@ class Endpoints:
 
     def call_until_over(self) -> None:
         """Round and round, on connections that stay open."""
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=60) as client:
             turn = 0
             while not self.over.is_set():
                 pods, turn = list(self.pods), turn + 1
@@ -119,7 +120,10 @@ def test_a_pod_that_is_deleted_under_load_fails_no_call(tmp_path: Path) -> None:
         callers = [threading.Thread(target=endpoints.call_until_over) for _ in range(4)]
         for caller in callers:
             caller.start()
-        time.sleep(1)
+        give_up = time.monotonic() + 60
+        while min(endpoints.answers[pod.port, 200] for pod in (first, second)) <= 50:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
         deleted = time.monotonic()
         # Endpoints are told of a deletion while preStop waits: they forget the pod late, but before its process hears of it.
         time.sleep(0.8 * first.pause_before_end_s())
@@ -153,7 +157,7 @@ def slow_call(port: int, endpoints: Endpoints) -> None:
             f"http://127.0.0.1:{port}/v1/recommend",
             content=body(),
             headers={"content-type": "application/json"},
-            timeout=10,
+            timeout=60,
         )
         endpoints.answers[port, answer.status_code] += 1
     except httpx.TransportError as error:

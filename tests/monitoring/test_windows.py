@@ -313,8 +313,8 @@ def test_ten_times_the_rows_take_about_ten_times_as_long(tmp_path):
         write_sealed(tmp_path, f"m{rows}", 1, table)
         labels = np.arange(rows, dtype=np.float32) % 5
         write_feedback(tmp_path, f"m{rows}", table["prediction_id"].to_pylist(), labels.tolist())
-        started = time.perf_counter()
+        started = time.process_time()
         labelled = with_labels(read_predictions(tmp_path, f"m{rows}"), read_feedback(tmp_path, f"m{rows}"))
-        seconds[rows] = time.perf_counter() - started
+        seconds[rows] = time.process_time() - started
         assert labelled["label"].notna().all()
     assert seconds[200_000] < 50 * seconds[20_000]

@@ -58,7 +58,7 @@ class connected:  # noqa: N801 (used as a function)
     def __init__(self, settings: Settings, door: FrontDoor, address: ServerAddress) -> None:
         self._channel = grpc.insecure_channel(address.target)
         stub = GRPCInferenceServiceStub(self._channel)
-        self._http = httpx.Client(base_url=address.url, timeout=10)
+        self._http = httpx.Client(base_url=address.url, timeout=60)
         self._live = Live(settings, door, address, self._http, stub)
 
     def __enter__(self) -> Live:

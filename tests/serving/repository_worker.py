@@ -66,8 +66,16 @@ def run(home: Path, check: Callable[[Settings, Worker], Awaitable[None]], **opti
     asyncio.run(inner())
 
 
+async def set_forward(one: Worker, *, left: int, by_s: float) -> None:
+    """Let so much time pass for the running loop once so many versions wait to be forgotten."""
+    await until(lambda: len(one.repository._retirement._timers) == left)
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + by_s
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up
         await asyncio.sleep(0.005)

@@ -50,13 +50,13 @@ def test_http_past_the_rate_is_told_when_to_come_back(limited: Live) -> None:
 def test_grpc_past_the_rate_is_exhausted_with_pushback(limited: Live) -> None:
     """The channel is at 127.0.0.1, which no other test here uses up."""
     for _ in range(BURST):
-        limited.stub.ModelInfer(rating_request([7], [10]), timeout=10)
+        limited.stub.ModelInfer(rating_request([7], [10]), timeout=60)
     with pytest.raises(grpc.RpcError) as refused:
-        limited.stub.ModelInfer(rating_request([7], [10]), timeout=10)
+        limited.stub.ModelInfer(rating_request([7], [10]), timeout=60)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "too many requests from this address" in refused.value.details()
     assert ("grpc-retry-pushback-ms", "1000") in list(refused.value.trailing_metadata())
-    assert limited.stub.ServerLive(pb.ServerLiveRequest(), timeout=10).live
+    assert limited.stub.ServerLive(pb.ServerLiveRequest(), timeout=60).live
 
 
 def test_each_address_has_a_rate_of_its_own_and_cannot_make_one_up(limited: Live) -> None:
@@ -94,7 +94,7 @@ def test_a_name_that_only_points_here_is_refused(live: Live, host: str) -> None:
     assert (answer.status_code, "security.allowed_hosts" in answer.json()["error"]) == (403, True)
     with grpc.insecure_channel(live.address.target, [("grpc.default_authority", host)]) as channel:
         with pytest.raises(grpc.RpcError) as refused:
-            GRPCInferenceServiceStub(channel).ModelInfer(rating_request([7], [10]), timeout=10)
+            GRPCInferenceServiceStub(channel).ModelInfer(rating_request([7], [10]), timeout=60)
         assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -130,7 +130,7 @@ def test_names_can_be_set(tight: Live) -> None:
 def test_who_sends_drop_by_drop_is_cut_off(tight: Live, start: bytes, drop: bytes) -> None:
     with socket.create_connection((tight.address.host, tight.address.port), timeout=0.02) as connection:
         connection.sendall(start)
-        answer, give_up = None, time.monotonic() + 10
+        answer, give_up = None, time.monotonic() + 60
         while answer is None and time.monotonic() < give_up:
             connection.sendall(drop)
             try:
@@ -151,11 +151,11 @@ def turned_away(live: Live) -> int:
 def test_connections_are_bounded_and_silent_ones_make_room(tight: Live) -> None:
     place = (tight.address.host, tight.address.port)
     with contextlib.ExitStack() as kept:
-        for connection in [kept.enter_context(socket.create_connection(place, timeout=10)) for _ in range(20)]:
+        for connection in [kept.enter_context(socket.create_connection(place, timeout=60)) for _ in range(20)]:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""  # turned away, or closed as idle
     assert turned_away(tight) >= 20 - 8
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while not answers(tight):
         assert time.monotonic() < give_up
         time.sleep(0.05)
@@ -164,7 +164,7 @@ def test_connections_are_bounded_and_silent_ones_make_room(tight: Live) -> None:
 def answers(live: Live) -> bool:
     """Whether a new connection is taken."""
     try:
-        return httpx.get(f"{live.address.url}/v2/health/live", timeout=10).status_code == 200
+        return httpx.get(f"{live.address.url}/v2/health/live", timeout=60).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -208,7 +208,7 @@ def test_a_grpc_message_over_the_limit_is_refused_and_not_held(live: Live) -> No
         live.stub.ModelInfer(request, timeout=30)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert resident_mib(live) - before < 40
-    assert live.stub.ServerLive(pb.ServerLiveRequest(), timeout=10).live
+    assert live.stub.ServerLive(pb.ServerLiveRequest(), timeout=60).live
 
 
 def test_answers_tell_nothing_of_versions(live: Live) -> None:
@@ -250,8 +250,8 @@ def test_requests_that_never_finish_hold_no_more_than_they_may(tmp_path: Path) -
             refused = [start_upload(live, connection, size) for connection in connections]
             assert (any(refused[:4]), all(refused[8:])) == (False, True)
             assert resident_mib(live) - before < 100
-            assert live.stub.ModelInfer(rating_request([7], [10]), timeout=10).model_version == "1"
-        give_up = time.monotonic() + 10  # what those held is given back
+            assert live.stub.ModelInfer(rating_request([7], [10]), timeout=60).model_version == "1"
+        give_up = time.monotonic() + 60  # what those held is given back
         while time.monotonic() < give_up:
             with socket.socket() as again:
                 if not start_upload(live, again, size):

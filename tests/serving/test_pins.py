@@ -27,7 +27,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
     settings = prepared_home(tmp_path_factory.mktemp("home"))
     start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 1.0), shadow=0.0001, **BY)
     with running(settings) as (door, address), connected(settings, door, address) as live:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while live.http.get("/v2/models/mf/versions/2/ready").status_code != 200:
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -44,7 +44,7 @@ class World:
         self.sealer = Sealer(settings.prediction_log, settings.log.compression, 0.1, clock=lambda: self.now)
 
     def look_until(self, folder: Path, wanted: list[str]) -> None:
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while suffixes(folder) != wanted:
             assert time.monotonic() < give_up
             self.now += 1

@@ -14,6 +14,7 @@ from monitoring.canary.evidence import Evidence
 from monitoring.windows import read_predictions
 from tests.bundles import make_rating_bundle
 from tests.serving.conftest import Live, connected, prepared_home, rating_request, running
+from tests.serving.test_server import wait_for_state
 
 BY = {"by": "test", "now": "2026-01-01T00:00:00Z"}
 USERS = list(range(1000, 1060))
@@ -33,7 +34,7 @@ def ask_all(live: Live, *, versions: set[str]) -> list[str]:
 
 def wait_for(settings: Settings, copies: int, *, originals: int = 0) -> Evidence:
     """Wait until so many copies are logged and, while there is no other traffic, what they are copies of."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (
         seen := evidence_of(settings)
     ).shadow.candidate.requests < copies or seen.shadow.control.requests < originals:
@@ -46,7 +47,7 @@ def test_copies_are_answered_and_only_control_is_told(tmp_path: Path) -> None:
     settings = prepared_home(tmp_path)
     with running(settings) as (door, address), connected(settings, door, address) as live:
         start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 0.5, 1.0), shadow=1.0, **BY)
-        time.sleep(0.8)
+        wait_for_state(live.stub, "2", "READY")
         ids = ask_all(live, versions={"1"})
         feedback = [{"prediction_id": one, "label": 3.0} for one in ids]
         assert live.http.post("/v1/feedback", json={"feedback": feedback}).status_code == 200
@@ -69,13 +70,13 @@ def test_copies_are_answered_and_only_control_is_told(tmp_path: Path) -> None:
 def test_with_traffic_of_its_own_control_is_still_copied(tmp_path: Path) -> None:
     settings = prepared_home(tmp_path)
     with running(settings) as (door, address), connected(settings, door, address) as live:
-        start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 0.3, 1.0), shadow=0.5, **BY)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 0.3, 1.0), shadow=0.5, **BY)
         rollout: Rollout = advance(settings.rollouts, "mf", by="test", now=now)
         assert (rollout.weight, rollout.split_at) == (0.3, now)
-        time.sleep(0.8)
+        wait_for_state(live.stub, "2", "READY")
         ask_all(live, versions={"1", "2"})
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         # Every answer is in one of three logs, each written at its own moment; a third of all is the candidate's.
         while not (wait_for(settings, 5).control.requests >= 5 and evidence_of(settings).candidate.requests > 0):
             assert time.monotonic() < end
@@ -88,7 +89,7 @@ def test_copies_that_find_no_room_are_dropped_and_counted_and_every_caller_is_an
     settings = prepared_home(tmp_path)
     with running(settings) as (door, address), connected(settings, door, address) as live:
         start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 1.0), shadow=1.0, **BY)
-        time.sleep(0.8)
+        wait_for_state(live.stub, "2", "READY")
         # Copies of 600 rows never fit; of the others, as many as come faster than the candidate answers are dropped too.
         sizes = [rows for _ in range(25) for rows in (600, 300, 1)]
         waiting = [
@@ -100,7 +101,7 @@ def test_copies_that_find_no_room_are_dropped_and_counted_and_every_caller_is_an
             lines = [line for line in live.http.get("/metrics").text.splitlines() if line.startswith(name)]
             return sum(float(line.rpartition(" ")[2]) for line in lines)
 
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         copied, dropped = 'driftwheel_requests_total{arm="shadow"', "driftwheel_shadow_dropped_requests_total{"
         while (seen := (counted(copied), counted(dropped)))[0] + seen[1] < len(sizes):
             assert time.monotonic() < end, seen
@@ -116,12 +117,13 @@ def test_each_of_several_candidates_gets_every_copy(tmp_path: Path) -> None:
     make_rating_bundle(settings.models, 3, shift=0.5)
     with running(settings) as (door, address), connected(settings, door, address) as live:
         rollout = start_candidate(settings.rollouts, "mf", 2, rivals=(3,), steps=(0.0, 0.3), shadow=1.0, **BY)
-        time.sleep(1.0)
+        for version in ("2", "3"):
+            wait_for_state(live.stub, version, "READY")
         ask_all(live, versions={"1"})
         live.http.post("/v1/recommend", json={"user_id": 7, "k": 3}).raise_for_status()
         signature = read_manifest(bundle_folder(settings.models, "mf", 2)).signature
         for version, delta in ((2, 0.25), (3, 0.5)):
-            end, own = time.monotonic() + 20, rollout.about(version)
+            end, own = time.monotonic() + 60, rollout.about(version)
             while (
                 seen := collect_evidence(settings.prediction_log, own, signature, "rating")
             ).shadow.candidate.requests <= len(USERS):

@@ -42,18 +42,18 @@ class Secured:
         return context
 
     def get(self, pair: Pair | None = None, *, trusts: Authority | None = None) -> httpx.Response:
-        return httpx.get(f"{self.address.url}/v2/health/live", verify=self.context(pair, trusts=trusts), timeout=10)
+        return httpx.get(f"{self.address.url}/v2/health/live", verify=self.context(pair, trusts=trusts), timeout=60)
 
     def grpc_live(self, pair: Pair | None = None, *, trusts: Authority | None = None) -> bool:
         key, chain = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else (None, None)
         credentials = grpc.ssl_channel_credentials((trusts or self.authority).file.read_bytes(), key, chain)
         with grpc.secure_channel(self.address.target, credentials) as channel:
-            return GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest(), timeout=10).live
+            return GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest(), timeout=60).live
 
     def serial(self, pair: Pair | None = None) -> int:
         """The serial number of the certificate that a new connection is shown."""
         with (
-            socket.create_connection((self.address.host, self.address.port), timeout=10) as plain,
+            socket.create_connection((self.address.host, self.address.port), timeout=60) as plain,
             self.context(pair).wrap_socket(plain, server_hostname="localhost") as connection,
         ):
             return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"").serial_number
@@ -78,7 +78,7 @@ def test_a_client_with_a_certificate_is_answered_over_both_protocols(mutual: Sec
     assert mutual.get(mutual.client).status_code == 200
     files = [path.read_bytes() for path in (mutual.authority.file, mutual.client.key, mutual.client.certificate)]
     with grpc.secure_channel(mutual.address.target, grpc.ssl_channel_credentials(*files)) as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelInfer(rating_request([7], [10]), timeout=10)
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(rating_request([7], [10]), timeout=60)
         assert scores_of(answer) == pytest.approx([3.1])
 
 
@@ -88,7 +88,7 @@ def test_http_2_and_1_are_offered_and_nothing_below_tls_1_2(mutual: Secured) -> 
         context = mutual.context(mutual.client)
         context.set_alpn_protocols(offered)
         with (
-            socket.create_connection((mutual.address.host, mutual.address.port), timeout=10) as plain,
+            socket.create_connection((mutual.address.host, mutual.address.port), timeout=60) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as connection,
         ):
             assert (connection.selected_alpn_protocol(), connection.version()) == (taken, "TLSv1.3")
@@ -132,7 +132,7 @@ def test_a_client_that_trusts_others_does_not_talk_to_us(mutual: Secured, tmp_pa
 @pytest.mark.system
 def test_the_port_speaks_nothing_in_the_clear(mutual: Secured) -> None:
     with pytest.raises(httpx.HTTPError):
-        httpx.get(f"http://{mutual.address.target}/v2/health/live", timeout=10)
+        httpx.get(f"http://{mutual.address.target}/v2/health/live", timeout=60)
     with grpc.insecure_channel(mutual.address.target) as channel, pytest.raises(grpc.RpcError):
         GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest(), timeout=5)
 
@@ -161,7 +161,7 @@ def test_certificates_change_under_a_running_server(tmp_path: Path) -> None:
                     renewed.certificate.write_text("no certificate")
                 renewed.key.replace(server.key)  # the key first, the certificate last
                 renewed.certificate.replace(server.certificate)
-                give_up = time.monotonic() + (10 if good else 0.3)
+                give_up = time.monotonic() + (60 if good else 0.3)
                 while live.serial() == before and time.monotonic() < give_up:
                     time.sleep(0.02)
                 assert (live.serial() != before) is good, name

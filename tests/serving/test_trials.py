@@ -50,7 +50,7 @@ class Callers:
                 stub = GRPCInferenceServiceStub(channel)
                 for user in itertools.islice(users, 20):
                     try:
-                        answer = stub.ModelInfer(rating_request([user], [10]), timeout=10)
+                        answer = stub.ModelInfer(rating_request([user], [10]), timeout=60)
                     except grpc.RpcError as error:
                         self.failed.append(error)
                         return

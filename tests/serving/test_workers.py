@@ -63,12 +63,12 @@ class Server:
     def recommend(self) -> tuple[str, int]:
         """Ask over a connection of its own: which process answered, and with which version."""
         body = {"user_id": 7, "k": 1}
-        with httpx.Client(base_url=self.address.url, timeout=10) as client:
+        with httpx.Client(base_url=self.address.url, timeout=60) as client:
             _, version, token = client.post("/v1/recommend", json=body).json()["prediction_id"].split(".")
         return token[:12], int(version)
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        page = httpx.get(f"{self.address.url}/metrics", timeout=10).text
+        page = httpx.get(f"{self.address.url}/metrics", timeout=60).text
         return {
             (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(page)
@@ -179,7 +179,7 @@ class Callers:
 
     def _call_over(self, stub: GRPCInferenceServiceStub) -> None:
         for _ in range(25):
-            stub.ModelInfer(rating_request([7] * 100, [10] * 100), timeout=10)
+            stub.ModelInfer(rating_request([7] * 100, [10] * 100), timeout=60)
             with self._lock:
                 self.answered += 1
             if self._stop.wait(0.002):  # the processors are for the servers that start meanwhile
@@ -214,7 +214,7 @@ class Scraper:
 def give_feedback(server: Server) -> str | None:
     """An answer and a label for it; its prediction id, None where the killed worker broke the connection."""
     try:
-        with httpx.Client(base_url=server.address.url, timeout=10) as client:
+        with httpx.Client(base_url=server.address.url, timeout=60) as client:
             given = client.post("/v1/recommend", json={"user_id": 7, "k": 1}).json()["prediction_id"]
             client.post("/v1/feedback", json={"feedback": [{"prediction_id": given, "label": 4}]}).raise_for_status()
             return given

@@ -9,7 +9,7 @@ from typing import Any
 
 from kubernetes import client
 
-from driftwheel.pipelines.cluster import Cluster, Kind
+from driftwheel.wheel.cluster import Cluster, Kind
 
 NAMESPACE = "driftwheel"
 

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from driftwheel.pipelines.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, TRAIN_JOBS
+from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, TRAIN_JOBS
 from driftwheel.pipelines.kserve import ROLLOUTS
 
 ROOT = Path(__file__).parent.parent.parent.parent

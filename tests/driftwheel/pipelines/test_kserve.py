@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from driftwheel.errors import ConfigurationError, DriftwheelError
-from driftwheel.pipelines.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES
+from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES
 from driftwheel.pipelines.deployment import check_target
 from driftwheel.pipelines.kserve import BUNDLES, ROLLOUTS, deploy_to_service
 from driftwheel.rollout import serve_stable, start_candidate
@@ -53,7 +53,7 @@ def replacing(api: StandIn, method: str, path: str) -> None:
 
 
 def deploy(cluster: Any, settings: Settings, **changes: Any) -> None:
-    arguments = {"store": STORE, "timeout_s": 10.0, "every_s": 0.01} | changes
+    arguments = {"store": STORE, "timeout_s": 60.0, "every_s": 0.01} | changes
     deploy_to_service(cluster, settings, "mf", "driftwheel", SILENT, **arguments)
 
 

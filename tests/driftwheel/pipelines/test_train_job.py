@@ -14,7 +14,7 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from driftwheel.errors import ConfigurationError, DriftwheelError, TrainingError
 from driftwheel.pipelines import steps
-from driftwheel.pipelines.cluster import TRAIN_JOBS, Cluster
+from driftwheel.wheel.cluster import TRAIN_JOBS, Cluster
 from driftwheel.pipelines.train_job import COMMAND, RUNTIME, job_name, run_train_job, train_elsewhere, train_job
 from driftwheel.settings import Settings, TrainingSettings
 from driftwheel.wheel.progress import SILENT

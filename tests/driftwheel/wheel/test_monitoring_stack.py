@@ -22,6 +22,7 @@ import yaml
 from driftwheel.bundle import bundle_folder, read_manifest
 from driftwheel.client import Client
 from driftwheel.settings import DriftSettings, Settings, TrainingSettings
+from driftwheel.wheel.clock import now
 from driftwheel.wheel.connecting import connect
 from driftwheel.wheel.lifecycle import enter, make_version
 from driftwheel.wheel.monitoring_files import Places, export_files
@@ -30,8 +31,12 @@ from driftwheel.wheel.replay import replay
 from driftwheel.wheel.server import ensured_server, wait_until_loaded
 from driftwheel.wheel.sources import Sources, remember
 from driftwheel.wheel.watching import check_drift
+from monitoring.drift.decision import record
+from monitoring.drift.job import run_drift
 from monitoring.ledger import Entry, Ledger
+from monitoring.windows import read_feedback, read_predictions
 from serving.tokens import Role, add_token
+from tests.monitoring.worlds import RATING, log_rows, make_bundle, movielens, write_sealed
 from tests.test_wheel import free_port
 from training.config import BoostingConfig
 from training.data.sources import CustomersSource, RatingsSource
@@ -53,6 +58,12 @@ UNTOLD = {
     "Driftwheel: canary: Loss of labelled predictions",
     "Driftwheel: canary: Since the judge looked",
     "Driftwheel: training and retraining: Age of its newest row",
+    # This server has no feature store; tests/serving/test_features.py has one that does.
+    "Driftwheel: capacity: Age",
+    "Driftwheel: capacity: Customers",
+    "Driftwheel: capacity: Missing values",
+    "Driftwheel: capacity: Store failures",
+    "Driftwheel: capacity: Store latency",
 }
 """Panels that have nothing to show."""
 
@@ -130,6 +141,20 @@ def ask_dearer(client: Client, settings: Settings, rows: pd.DataFrame) -> None:
     assert report.sent == report.labelled == 3 * WINDOW
 
 
+def watch_a_recommender(settings: Settings, folder: Path) -> None:
+    """A drift job over the lists of a recommender that this server does not have; its decision is in the ledger."""
+    frame = movielens("2016-01-01")[0].tail(2000)
+    bundle = make_bundle(folder / "movies", "movies", "rating", RATING, frame)
+    lists = frame[["in_item_id", "in_user_id", "out_rating"]].head(400)
+    rows = log_rows(lists, RATING, prediction_id=[f"list{n // 10:04d}" for n in range(400)], kind=["recommend"] * 400)
+    write_sealed(folder / "movies-log", "movies", 1, rows)
+    made = run_drift(
+        log=folder / "movies-log", bundle=bundle, reports=folder, settings=settings.drift, now=now(), html=False
+    )
+    payload = record(made.windows, settings.drift, made.decision, version=1, recommended=made.recommended)
+    Ledger(settings.ledger).append("drift", "movies", at=now(), summary=made.decision.summary, payload=payload)
+
+
 @contextmanager
 def going_on(client: Client, settings: Settings, rows: pd.DataFrame) -> Generator[None]:
     """A little traffic with feedback while the block lasts: rates are of counters that rise between two scrapes."""
@@ -193,8 +218,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
             made = Stack(settings, places.prometheus, files)
             until(lambda: _scraped(made))
             ask_dearer(client, settings, rows)
-            time.sleep(3 * settings.log.flush_interval_ms / 1000)
+            until(lambda: len(read_feedback(settings.prediction_log, "churn")) >= 3 * WINDOW)
+            until(lambda: len(read_predictions(settings.prediction_log, "churn")) >= 3 * WINDOW)
             assert check_drift(settings, "churn", html=False).decision.retrain
+            watch_a_recommender(settings, folder)
             with going_on(client, settings, rows.tail(5)):
                 yield made
 
@@ -234,7 +261,7 @@ def test_every_dashboard_query_has_data(stack: Stack) -> None:
             queries[annotation["expr"]] = ""  # these mark moments
     assert len(queries) > 60
     waiting = {_resolved(expr): where for expr, where in queries.items() if where}
-    give_up = time.monotonic() + 40
+    give_up = time.monotonic() + 60
     while set(waiting.values()) - UNTOLD and time.monotonic() < give_up:
         waiting = {expr: where for expr, where in waiting.items() if not stack.query(expr)}
         time.sleep(0.5)

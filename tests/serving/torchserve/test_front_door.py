@@ -268,7 +268,7 @@ def test_a_killed_torchserve_is_unavailable_at_once_and_comes_back_by_itself(wor
         assert world.metric("driftwheel_ready") == 0.0
         assert world.live.http.get("/v2/models/mf/ready").status_code == 503
         assert world.live.http.get("/v2/models/mf/versions/1/ready").status_code == 503
-        assert not world.live.stub.ModelReady(pb.ModelReadyRequest(name="mf"), timeout=10).ready
+        assert not world.live.stub.ModelReady(pb.ModelReadyRequest(name="mf"), timeout=60).ready
         assert live.http.post("/v1/churn", json={"customers": [{}]}).status_code == 200
         torchserve.start()
         wait_until(lambda: world.ready, "readiness on")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.system
 
 def refused(call, request) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=10)
+        call(request, timeout=60)
     return caught.value.code(), caught.value.details()
 
 

@@ -27,7 +27,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Live, d
 
 def code_of(call, *arguments, **options) -> grpc.StatusCode | None:
     try:
-        call(*arguments, timeout=10, **options)
+        call(*arguments, timeout=60, **options)
     except grpc.RpcError as error:
         return error.code()
     return None
@@ -51,10 +51,10 @@ def test_each_method_asks_for_its_role(guarded) -> None:
 def test_a_stream_asks_for_its_role(guarded) -> None:
     live, headers = guarded
     with pytest.raises(grpc.RpcError) as refused:
-        next(live.stub.ModelStreamInfer(iter([rating_request([7], [10])]), timeout=10))
+        next(live.stub.ModelStreamInfer(iter([rating_request([7], [10])]), timeout=60))
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
     metadata = tuple(headers[Role.INFER].items())
-    (answer,) = live.stub.ModelStreamInfer(iter([rating_request([7], [10])]), timeout=10, metadata=metadata)
+    (answer,) = live.stub.ModelStreamInfer(iter([rating_request([7], [10])]), timeout=60, metadata=metadata)
     assert scores_of(answer.infer_response) == pytest.approx([3.1])
 
 
@@ -80,7 +80,7 @@ def test_a_version_is_loaded_beside_the_rollouts(guarded) -> None:
     for version in {"int64_param": 2}, {"string_param": "2"}:
         load = pb.RepositoryModelLoadRequest(model_name="mf", parameters={"version": version})
         live.stub.RepositoryModelLoad(load, timeout=20, metadata=metadata)
-        answer = live.stub.ModelInfer(pinned, timeout=10, metadata=metadata)
+        answer = live.stub.ModelInfer(pinned, timeout=60, metadata=metadata)
         assert np.array(scores_of(answer)) == pytest.approx([3.35])
         unload = pb.RepositoryModelUnloadRequest(model_name="mf", parameters={"version": version})
         live.stub.RepositoryModelUnload(unload, timeout=20, metadata=metadata)

@@ -80,7 +80,7 @@ def number(live: Live, metric: str) -> float:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.02)

@@ -27,15 +27,15 @@ def stub(live: Live) -> Generator[health_pb2_grpc.HealthStub]:
 
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService", "mf", "churn"])
 def test_check(stub: health_pb2_grpc.HealthStub, service: str) -> None:
-    assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status == SERVING
+    assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status == SERVING
 
 
 def test_an_unknown_service(stub: health_pb2_grpc.HealthStub) -> None:
     request = health_pb2.HealthCheckRequest(service="nope")
     with pytest.raises(grpc.RpcError, match="no service or model 'nope'") as refused:
-        stub.Check(request, timeout=10)
+        stub.Check(request, timeout=60)
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
-    watch = stub.Watch(request, timeout=10)
+    watch = stub.Watch(request, timeout=60)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     watch.cancel()
 
@@ -58,8 +58,8 @@ def test_a_watch_hears_of_a_drain_and_does_not_hold_it_up(tmp_path: Path) -> Non
         channel = grpc.insecure_channel(address.target)
         watcher = threading.Thread(target=watch, args=(health_pb2_grpc.HealthStub(channel),))
         watcher.start()
-        assert serving.wait(10)
-    watcher.join(10)
+        assert serving.wait(60)
+    watcher.join(60)
     channel.close()
     assert heard == [SERVING, NOT_SERVING]
     assert ended == [grpc.StatusCode.UNAVAILABLE]

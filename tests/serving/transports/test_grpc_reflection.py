@@ -46,7 +46,7 @@ def test_a_call_without_any_proto_file(channel: grpc.Channel) -> None:
     call = channel.unary_unary(
         "/inference.GRPCInferenceService/ModelReady", request.SerializeToString, response.FromString
     )
-    assert call(request(name="mf"), timeout=10).ready
+    assert call(request(name="mf"), timeout=60).ready
 
 
 def test_what_is_not_there(channel: grpc.Channel) -> None:
@@ -75,7 +75,7 @@ def test_the_newer_version_answers_each_request_of_a_stream(channel: grpc.Channe
             file_containing_extension={"containing_type": "inference.ModelInferRequest", "extension_number": 100}
         ),
     ]
-    services, symbol, nothing, missing, extension = info(iter(requests), timeout=10)
+    services, symbol, nothing, missing, extension = info(iter(requests), timeout=60)
     assert services.valid_host == "h"
     assert [service.name for service in services.list_services_response.service] == SERVICES
     assert len(symbol.file_descriptor_response.file_descriptor_proto) == 1

@@ -66,7 +66,7 @@ def test_not_served(live: Live, method: str, path: str, status: int) -> None:
 )
 def test_not_served_over_grpc(live: Live, method: str) -> None:
     with grpc.insecure_channel(live.address.target) as channel, pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary(method)(b"", timeout=10)
+        channel.unary_unary(method)(b"", timeout=60)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -36,7 +36,7 @@ PAIR = {"user_id": 7, "item_id": 10}
 
 
 def test_ping(stub: InferenceAPIsServiceStub) -> None:
-    assert json.loads(stub.Ping(Empty(), timeout=10).health) == {"status": "Healthy"}
+    assert json.loads(stub.Ping(Empty(), timeout=60).health) == {"status": "Healthy"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_ping(stub: InferenceAPIsServiceStub) -> None:
 )
 @pytest.mark.parametrize("key", ["data", "body"])
 def test_predictions(stub: InferenceAPIsServiceStub, value: object, answer: object, key: str) -> None:
-    given = json.loads(stub.Predictions(asked(value, key=key), timeout=10).prediction)
+    given = json.loads(stub.Predictions(asked(value, key=key), timeout=60).prediction)
     if isinstance(answer, dict):
         given, answer = given["predictions"], answer["predictions"]
     assert given == pytest.approx(answer)
@@ -57,18 +57,18 @@ def test_predictions(stub: InferenceAPIsServiceStub, value: object, answer: obje
 
 @pytest.mark.parametrize("version", ["", "1", "1.0"])
 def test_versions_and_the_prediction_id(stub: InferenceAPIsServiceStub, version: str) -> None:
-    _, call = stub.Predictions.with_call(asked(PAIR, model_version=version), timeout=10)
+    _, call = stub.Predictions.with_call(asked(PAIR, model_version=version), timeout=60)
     assert dict(call.initial_metadata())["x-prediction-id"].startswith("mf.1.")
 
 
 def test_missing_categories_and_numbers(stub: InferenceAPIsServiceStub) -> None:
     request = asked([{"contract": "One year", "tenure": None}, {}], model="churn")
-    first, second = json.loads(stub.Predictions(request, timeout=10).prediction)
+    first, second = json.loads(stub.Predictions(request, timeout=60).prediction)
     assert first < second < 0.5
 
 
 def test_a_stream_of_one(stub: InferenceAPIsServiceStub) -> None:
-    (response,) = stub.StreamPredictions(asked(PAIR), timeout=10)
+    (response,) = stub.StreamPredictions(asked(PAIR), timeout=60)
     assert json.loads(response.prediction) == pytest.approx([3.1])
 
 
@@ -94,7 +94,7 @@ def test_a_stream_of_one(stub: InferenceAPIsServiceStub) -> None:
 )
 def test_bad_requests_say_why(stub: InferenceAPIsServiceStub, request_, code: str, says: str) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        stub.Predictions(request_, timeout=10)
+        stub.Predictions(request_, timeout=60)
     assert (refused.value.code().name, says in refused.value.details()) == (code, True), refused.value.details()
 
 
@@ -113,9 +113,9 @@ import grpc, inference_pb2, inference_pb2_grpc
 from google.protobuf.empty_pb2 import Empty
 with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
-    print(stub.Ping(Empty(), timeout=10).health)
+    print(stub.Ping(Empty(), timeout=60).health)
     request = inference_pb2.PredictionsRequest(model_name="mf", input={"data": b'{"user_id": 7, "item_id": 10}'})
-    print(stub.Predictions(request, timeout=10).prediction.decode())
+    print(stub.Predictions(request, timeout=60).prediction.decode())
 """
 
 

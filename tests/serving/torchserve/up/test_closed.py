@@ -39,7 +39,7 @@ def test_no_prediction_without_the_key(started: Home, token: str | None) -> None
     metadata = [] if token is None else [("authorization", f"Bearer {token}")]
     with grpc.insecure_channel(started.address.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         request = pb.PredictionsRequest(model_name="mf", input={"user_id": raw(7), "item_id": raw(10)})
-        InferenceAPIsServiceStub(channel).Predictions(request, timeout=10, metadata=metadata)
+        InferenceAPIsServiceStub(channel).Predictions(request, timeout=60, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -64,9 +64,9 @@ def test_nothing_is_registered_over_grpc(started: Home) -> None:
         for name in ("RegisterModel", "UnregisterModel"):
             method = channel.unary_unary(f"/org.pytorch.serve.grpc.management.ManagementAPIsService/{name}")
             with pytest.raises(grpc.RpcError, match="Model API disabled"):
-                method(b"", timeout=10, metadata=token)
+                method(b"", timeout=60, metadata=token)
             with pytest.raises(grpc.RpcError, match="Token Authorization failed"):
-                method(b"", timeout=10)
+                method(b"", timeout=60)
 
 
 def started_grpc_management(home: Home) -> str:
@@ -126,7 +126,7 @@ def test_calls_leave_metrics_and_no_lines(started: Home) -> None:
             request = pb.PredictionsRequest(
                 model_name="mf", model_version="1", input={"user_id": raw(7, 15), "item_id": raw(10, 20)}
             )
-            answer = stub.Predictions(request, timeout=10, metadata=token).prediction
+            answer = stub.Predictions(request, timeout=60, metadata=token).prediction
     assert scores(answer) == pytest.approx([3.1, 3.7])
     page = httpx.get(f"{started.address.metrics}/metrics").text
     (line,) = [

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from driftwheel.commands.canary_history import explain, history
-from driftwheel.commands.common import ANSWER, PEOPLE, Json, ModelName, answer_json, resolved
+from driftwheel.commands.canary_verdict import show_verdict
+from driftwheel.commands.common import ANSWER, Json, ModelName, answer_json, resolved
 
 if TYPE_CHECKING:
     from driftwheel.rollout import Rollout
-    from monitoring.canary.judge import Verdict
 
 app = typer.Typer(help="Release a version step by step: split, judge, promote or abort.", no_args_is_help=True)
 app.command()(history)
@@ -134,7 +133,7 @@ def judge(
     from driftwheel.wheel.judging import look
 
     verdict, rollout = look(resolved(ctx), model, act=act)
-    _show_verdict(verdict, rollout, as_json=as_json)
+    show_verdict(verdict, rollout, as_json=as_json)
     raise typer.Exit(VERDICT_CODES[verdict.decision])
 
 
@@ -147,13 +146,15 @@ def watch(
     timeout_s: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = 3600.0,
     as_json: Json = False,
 ) -> None:
-    """Look until the candidate is promoted (code 0) or aborted (code 11); code 10 if it takes longer than the timeout."""
+    """Look until the candidate is promoted (code 0) or aborted (code 11); code 10 if it takes longer than the timeout. Several
+    candidates are shown side by side, and the last that is left decides.
+    """
     from driftwheel.wheel.judging import look
 
     settings, give_up = resolved(ctx), time.monotonic() + timeout_s
     while True:
         verdict, rollout = look(settings, model)
-        _show_verdict(verdict, rollout, as_json=as_json)
+        show_verdict(verdict, rollout, as_json=as_json)
         if verdict.decision in ("PROMOTE", "ABORT"):
             raise typer.Exit(VERDICT_CODES[verdict.decision])
         if time.monotonic() + every_s > give_up:
@@ -175,17 +176,3 @@ def _show(rollout: "Rollout", *, as_json: bool) -> None:
         several = " and ".join(map(str, rollout.on_trial))
         trial = f"version {several} {rollout.state} at {share} ({step})"
     ANSWER.print(f"{rollout.model}: version {rollout.stable} in service; {trial}", highlight=False)
-
-
-def _show_verdict(verdict: "Verdict", rollout: "Rollout", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    if as_json:
-        answer_json({"verdict": asdict(verdict), "rollout": asdict(rollout)})
-        return
-    PEOPLE.print(verdict.summary, highlight=False)
-    table = Table("check", "outcome", "control", "candidate", "detail")
-    for check in verdict.checks:
-        numbers = ("" if value is None else f"{value:.5g} {check.unit}" for value in (check.control, check.candidate))
-        table.add_row(check.name, check.outcome, *numbers, check.detail)
-    ANSWER.print(table)

@@ -18,6 +18,22 @@ class Judged:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmVerdict:
+    """The verdict on one of several versions."""
+
+    version: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialVerdict(Verdict):
+    """The verdict on a trial of several versions. Its checks are those of all, each named ``VERSION: CHECK``."""
+
+    arms: tuple[ArmVerdict, ...]
+    """The verdict on each version, in the order of the rollout."""
+
+
 def settings_for(rollout: Rollout, settings: JudgeSettings) -> JudgeSettings:
     """The judge's settings for each of the versions that began a trial together: they share the chance of a false abort
     (Bonferroni), so that ``alpha`` bounds the chance that any of them is aborted though it is as good as stable.
@@ -70,14 +86,15 @@ def _errors(evidence: Evidence) -> float:
     return seen.errors / max(seen.requests, 1)
 
 
-def _verdict(decision: Decision, rollout: Rollout, judged: Sequence[Judged], reasons: list[str]) -> Verdict:
-    """The trial's, with the rows of every version's table."""
+def _verdict(decision: Decision, rollout: Rollout, judged: Sequence[Judged], reasons: list[str]) -> TrialVerdict:
+    """The trial's, with every version's own and the rows of its table."""
     several = " and ".join(str(one.version) for one in judged)
     share = f"{rollout.weight:.2%}".replace(".00%", "%")
     rows = [replace(row, name=f"{one.version}: {row.name}") for one in judged for row in one.verdict.checks]
-    return Verdict(
+    return TrialVerdict(
         decision=decision,
         summary=f"{decision}: versions {several} of {rollout.model} at {share} each: {'; '.join(reasons)}",
         reasons=tuple(reasons),
         checks=tuple(rows),
+        arms=tuple(ArmVerdict(version=one.version, verdict=one.verdict) for one in judged),
     )

@@ -1,19 +1,16 @@
 """What the wheel decided about a model, newest first: from the ledger's entries to what the page shows of them."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from serving.console.ledger import LedgerEntry, LedgerReader
-from serving.console.reports import has_report, report_name
+from serving.console.drifts import DriftLine, drift_line
+from serving.console.ledger import LedgerEntry, LedgerReader, decoded
 
 MOST_VERDICTS = 30
 MOST_DRIFTS = 60
 MOST_RETRAINS = 30
 MOST_ROLLOUTS = 30
-
-_Payload = TypeVar("_Payload")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +39,8 @@ class _RolloutThen(msgspec.Struct, frozen=True):
     stable: int
     candidate: int | None = None
     weight: float = 0.0
+    started_at: str = ""
+    began: list[int] = []
 
 
 class _VerdictPayload(msgspec.Struct, frozen=True):
@@ -60,63 +59,11 @@ class VerdictLine(msgspec.Struct, frozen=True, kw_only=True):
     stable: int | None = None
     candidate: int | None = None
     weight: float | None = None
+    started_at: str = ""
+    """When the candidate's trial began: what tells one trial from another."""
+    began: list[int] = []
+    """All versions of the trial, where several were on trial at its start."""
     checks: list[Check] = []
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One monitor in one drift decision, as ``monitoring.drift.decision`` has it."""
-
-    monitor: str
-    group: str
-    drifted: bool
-    alarms: int
-    windows: int
-    statistic: float | None = None
-    p_value: float | None = None
-    why: str = ""
-
-
-class _Drift(msgspec.Struct, frozen=True):
-    status: str
-    retrain: bool = False
-    quality_down: bool = False
-    windows: int = 0
-    outcomes: list[Outcome] = []
-
-
-class Quality(msgspec.Struct, frozen=True):
-    """The loss of the newest window's labelled rows beside the reference's."""
-
-    outcome: str
-    loss: str = ""
-    labelled: int = 0
-    reference_mean: float | None = None
-    window_mean: float | None = None
-
-
-class _Window(msgspec.Struct, frozen=True):
-    quality: Quality | None = None
-
-
-class _DriftPayload(msgspec.Struct, frozen=True):
-    version: int
-    decision: _Drift
-    windows: list[_Window] = []
-
-
-class DriftLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A drift decision."""
-
-    id: int
-    at: str
-    summary: str
-    version: int | None = None
-    status: str = ""
-    retrain: bool = False
-    outcomes: list[Outcome] = []
-    quality: Quality | None = None
-    report: str | None = None
-    """The path of its Evidently report on this server; None where none was written, or it is gone."""
 
 
 class _RetrainPayload(msgspec.Struct, frozen=True):
@@ -150,10 +97,14 @@ class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it, each list newest first."""
+    """All of it, each list newest first but for ``arms``."""
 
     model: str
     verdicts: list[VerdictLine]
+    arms: list[VerdictLine]
+    """Of the trial that was judged last, the newest verdict on each of its versions, in the order in which they began; of one
+    that was dropped, its last.
+    """
     drifts: list[DriftLine]
     retrains: list[RetrainLine]
     gates: list[RolloutLine]
@@ -166,10 +117,12 @@ def read_history(ledger: LedgerReader, reports: Path, model: str) -> History:
     Raises:
         UnavailableError: The ledger cannot be read.
     """
+    verdicts = [_verdict(entry) for entry in ledger.newest(model, "verdict", limit=MOST_VERDICTS)]
     return History(
         model=model,
-        verdicts=[_verdict(entry) for entry in ledger.newest(model, "verdict", limit=MOST_VERDICTS)],
-        drifts=[_drift(entry, reports, model) for entry in ledger.newest(model, "drift", limit=MOST_DRIFTS)],
+        verdicts=verdicts,
+        arms=_arms(ledger, model, verdicts[0]) if verdicts else [],
+        drifts=[drift_line(entry, reports, model) for entry in ledger.newest(model, "drift", limit=MOST_DRIFTS)],
         retrains=read_retrains(ledger, model, limit=MOST_RETRAINS),
         gates=_lines(ledger.newest(model, "gate", limit=MOST_ROLLOUTS)),
         rollouts=_lines(ledger.newest(model, "rollout", limit=MOST_ROLLOUTS)),
@@ -183,22 +136,6 @@ def read_retrains(ledger: LedgerReader, model: str, *, limit: int) -> list[Retra
         UnavailableError: The ledger cannot be read.
     """
     return _retrains(ledger.newest(model, "retrain", limit=2 * limit))[:limit]
-
-
-def decoded(entry: LedgerEntry, kind: type[_Payload]) -> _Payload | None:
-    """An entry's evidence; None where it is too large, or another release wrote it in a form of its own."""
-    if entry.payload is None:
-        return None
-    try:
-        return msgspec.json.decode(entry.payload, type=kind)
-    except msgspec.MsgspecError:
-        return None
-
-
-def drift_status(entry: LedgerEntry) -> str:
-    """The status of a drift decision; empty where it is not known."""
-    payload = decoded(entry, _DriftPayload)
-    return payload.decision.status if payload else ""
 
 
 def _lines(entries: list[LedgerEntry]) -> list[RolloutLine]:
@@ -218,26 +155,18 @@ def _verdict(entry: LedgerEntry) -> VerdictLine:
         stable=payload.rollout.stable,
         candidate=payload.rollout.candidate,
         weight=payload.rollout.weight,
+        started_at=payload.rollout.started_at,
+        began=payload.rollout.began,
         checks=payload.verdict.checks,
     )
 
 
-def _drift(entry: LedgerEntry, reports: Path, model: str) -> DriftLine:
-    payload = decoded(entry, _DriftPayload)
-    if payload is None:
-        return DriftLine(id=entry.id, at=entry.at, summary=entry.summary)
-    name = report_name(model, payload.version, entry.at)
-    return DriftLine(
-        id=entry.id,
-        at=entry.at,
-        summary=entry.summary,
-        version=payload.version,
-        status=payload.decision.status,
-        retrain=payload.decision.retrain,
-        outcomes=payload.decision.outcomes,
-        quality=payload.windows[-1].quality if payload.windows else None,
-        report=f"/console/reports/{model}/{name}" if has_report(reports, model, name) else None,
-    )
+def _arms(ledger: LedgerReader, model: str, newest: VerdictLine) -> list[VerdictLine]:
+    """The newest verdict on each version of the newest verdict's trial. An arm that was dropped has had none for long."""
+    if not newest.began:
+        return [newest]
+    entries = [ledger.newest_verdict(model, version, started_at=newest.started_at) for version in newest.began]
+    return [_verdict(entry) for entry in entries if entry is not None]
 
 
 def _retrains(entries: list[LedgerEntry]) -> list[RetrainLine]:

@@ -6,7 +6,7 @@ What is written there is ``monitoring.ledger``'s; serving sees the file and not 
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -28,6 +28,21 @@ _NEWEST = """
 SELECT id, at, summary, CASE WHEN length(payload) <= :largest THEN payload END FROM entries
 WHERE model = :model AND kind = :kind ORDER BY id DESC LIMIT :limit
 """
+
+_NEWEST_VERDICT = """
+SELECT id, at, summary, payload FROM entries WHERE model = :model AND kind = 'verdict' AND at >= substr(:started_at, 1, 10)
+AND length(payload) <= :largest AND json_extract(payload, '$.rollout.candidate') = :version
+AND json_extract(payload, '$.rollout.started_at') = :started_at AND id < coalesce((
+    SELECT min(id) FROM entries WHERE model = :model AND kind = 'rollout' AND at >= substr(:started_at, 1, 10)
+    AND json_extract(payload, '$.started_at') = :started_at AND json_extract(payload, '$.candidate') <> :version
+    AND :version NOT IN (SELECT value FROM json_each(payload, '$.rivals'))
+), :above_all) ORDER BY id DESC LIMIT 1
+"""
+"""Of a version that was dropped, what came before that: a trial may be judged thousands of times after it."""
+
+_ABOVE_ALL = 2**63 - 1
+
+_Payload = TypeVar("_Payload")
 
 Kind = Literal["gate", "verdict", "drift", "retrain", "rollout", "archive"]
 
@@ -65,6 +80,16 @@ class LedgerReader:
             rows = connection.execute(_NEWEST, values).fetchall()
         return [LedgerEntry(id=row[0], at=row[1], summary=row[2], payload=row[3]) for row in rows]
 
+    def newest_verdict(self, model: str, version: int, *, started_at: str) -> LedgerEntry | None:
+        """The newest verdict on a version in the trial that began then; None where there is none that can be read."""
+        with self._connect() as connection:
+            if connection is None:
+                return None
+            values = {"model": model, "version": version, "started_at": started_at}
+            values |= {"largest": LARGEST_PAYLOAD, "above_all": _ABOVE_ALL}
+            row = connection.execute(_NEWEST_VERDICT, values).fetchone()
+        return row and LedgerEntry(id=row[0], at=row[1], summary=row[2], payload=row[3])
+
     @contextmanager
     def _connect(self) -> "Generator[sqlite3.Connection | None]":
         import sqlite3  # a server whose console nobody opens does without
@@ -86,3 +111,13 @@ class LedgerReader:
                 yield connection
         except sqlite3.Error as error:
             raise UnavailableError(f"the ledger cannot be read: {error}") from None
+
+
+def decoded(entry: LedgerEntry, kind: type[_Payload]) -> _Payload | None:
+    """An entry's evidence; None where it is too large, or another release wrote it in a form of its own."""
+    if entry.payload is None:
+        return None
+    try:
+        return msgspec.json.decode(entry.payload, type=kind)
+    except msgspec.MsgspecError:
+        return None

@@ -9,8 +9,9 @@ from driftwheel.errors import BundleError, NotFoundError, RolloutError
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
 from serving.about import server_version
-from serving.console.history import RetrainLine, decoded, drift_status, read_retrains
-from serving.console.ledger import LedgerReader
+from serving.console.drifts import drift_status
+from serving.console.history import RetrainLine, read_retrains
+from serving.console.ledger import LedgerReader, decoded
 
 MOST_MODELS = 100
 MOST_VERSIONS = 50
@@ -41,6 +42,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
 
     stable: int
     candidate: int | None
+    rivals: tuple[int, ...]
+    """Further versions on trial, each with a share as large as the candidate's."""
     weight: float
     steps: tuple[float, ...]
     step: int

@@ -66,7 +66,11 @@ def test_several_are_tried_dropped_and_told_of(home: Path) -> None:
     assert "version 2 and 3 running at 10.00% each (step 1 of 3)" in told
     listed = {row["version"]: row["state"] for row in answer(home, "models", "list")}
     assert listed[2] == listed[3] != ""
-    assert answer(home, "canary", "judge", "mf", code=10)["verdict"]["decision"] == "HOLD"
+    shown = run(home, "canary", "judge", "mf", "--no-act", code=10)
+    for row in ("check ┃ version 2 ┃ version 3", "verdict │ HOLD │ HOLD", "│ many errors │ fine"):
+        assert row in shown
+    judged = answer(home, "canary", "judge", "mf", code=10)["verdict"]
+    assert (judged["decision"], [one["version"] for one in judged["arms"]]) == ("HOLD", [2, 3])
     with pytest.raises(RolloutError, match="versions 2, 3 of 'mf' are on trial; say which"):
         run(home, "canary", "promote", "mf")
     left = answer(home, "canary", "abort", "mf", "2")

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { h, replace } from "./dom.js";
+import { rollout } from "./rollout.js";
 import * as sections from "./sections.js";
 import { Traffic } from "./traffic.js";
 
@@ -41,12 +42,12 @@ async function readState() {
   }
 }
 
-// Said to screen readers, and only what is news: a verdict, a drift decision, a retrain.
+// Said to screen readers, and only what is news: a verdict on each version on trial, a drift decision, a retrain.
 function announce(before, after) {
-  for (const list of ["verdicts", "drifts", "retrains"]) {
-    const [newest] = after[list];
-    if (newest && newest.id !== before[list][0]?.id) $("news").textContent = `${after.model}: ${newest.summary}`;
-  }
+  const newest = (known) => [...known.arms, ...known.drifts.slice(0, 1), ...known.retrains.slice(0, 1)];
+  const told = new Set(newest(before).map((one) => one.id));
+  const news = newest(after).filter((one) => !told.has(one.id)).map((one) => one.summary);
+  if (news.length) $("news").textContent = `${after.model}: ${news.join(". ")}`;
 }
 
 function drawState() {
@@ -66,7 +67,7 @@ function drawState() {
     return button;
   }));
   const loaded = model.versions.map((one) => traffic.loaded(model.name, one.version));
-  draw("rollout", [model, history.verdicts, history.rollouts, history.gates], () => sections.rollout(model, history));
+  draw("rollout", [model, history.verdicts, history.arms, history.rollouts, history.gates], () => rollout(model, history));
   draw("drift", [model.name, history.drifts], () => sections.driftSection(model, history));
   draw("retrains", [model.name, history.retrains], () => sections.retrains(history));
   draw("versions", [model, loaded], () => sections.versions(model, traffic));

@@ -15,11 +15,11 @@ export const h = (tag, attributes = {}, ...children) => filled(document.createEl
 export const s = (tag, attributes = {}, ...children) => filled(document.createElementNS(SVG, tag), attributes, children);
 
 // A table. A column is {title, cell(row), number, head, wide}; `head` marks the one that names its row, `wide` prose,
-// `drawn` a picture. On a narrow screen rows become cards: the roles are said, because a table that is laid out as something else
+// `drawn` a picture, `stack` several values one below the other. On a narrow screen rows become cards: the roles are said, because a table that is laid out as something else
 // loses its own.
 export function table(caption, columns, rows, { hideCaption = false, empty = "Nothing yet." } = {}) {
   if (!rows.length) return h("p", { class: "soft" }, empty);
-  const kind = (column) => (column.number ? "number" : column.wide ? "wide-text" : column.drawn ? "drawn" : undefined);
+  const kind = (column) => (column.number ? "number" : column.wide ? "wide-text" : column.drawn ? "drawn" : column.stack ? "stack" : undefined);
   const title = (column) => h("th", { scope: "col", role: "columnheader", class: kind(column) }, column.title);
   const cell = (column, row) => {
     const content = h("span", {}, column.cell(row));
@@ -33,6 +33,10 @@ export function table(caption, columns, rows, { hideCaption = false, empty = "No
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(title))),
     h("tbody", { role: "rowgroup" }, rows.map(line)));
 }
+
+// A table that opens at a click; nothing where there are no rows.
+export const folded = (id, title, rows, columns) =>
+  rows.length ? h("details", { id }, h("summary", { id: `${id}-title` }, title), table(title, columns, rows, { hideCaption: true })) : null;
 
 // Put new content into a place. What had the focus, or was open, is so again if it has an id.
 export function replace(place, ...content) {

@@ -15,6 +15,11 @@ export function percent(share) {
   return `${(share * 100).toLocaleString(LOCALE, { maximumFractionDigits: share !== 0 && share < 0.01 ? 2 : 1 })} %`;
 }
 
+const LIST = new Intl.ListFormat(LOCALE, { type: "conjunction" });
+
+// "version 2", or "versions 2, 3 and 4".
+export const named = (versions) => `version${versions.length > 1 ? "s" : ""} ${LIST.format(versions.map(String))}`;
+
 export const rate = (value) => (value >= 100 ? whole(value) : value.toLocaleString(LOCALE, { maximumFractionDigits: 1 }));
 
 export function seconds(value) {

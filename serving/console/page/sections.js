@@ -1,20 +1,23 @@
 // What the server knows of a model, section by section.
 
-import { history as spark, steps } from "./charts.js";
-import { h, mark, table } from "./dom.js";
-import { between, number, percent, seconds, time, whole } from "./format.js";
+import { history as spark } from "./charts.js";
+import { folded, h, mark, table } from "./dom.js";
+import { between, named, number, percent, time, whole } from "./format.js";
+import { onTrial } from "./rollout.js";
 
 const STATES = { "in service": "good", "on trial": "busy", archived: "none" };
 const DRIFTS = { stable: "good", drift: "warn", "broken data": "bad", "not enough rows": "none" };
 const RESULTS = { "on trial": "good", "in service": "good", failed: "bad", refused: "warn", "nothing new": "none", archived: "none" };
-const DECISIONS = { PROMOTE: "good", STEP: "good", HOLD: "busy", ABORT: "bad" };
-const CHECKS = { fine: "good", worse: "bad", waiting: "busy" };
 
 export const drift = (status) => mark(DRIFTS[status] ?? "none", status || "not looked at yet");
 
 export function models(overview, selected) {
   const link = (model) => h("a", { id: `to-${model.name}`, href: `#${model.name}`, "aria-current": model.name === selected ? "true" : undefined }, model.name);
-  const trial = ({ rollout }) => (rollout?.candidate ? mark("busy", `version ${rollout.candidate} at ${percent(rollout.weight)}${rollout.state === "paused" ? ", paused" : ""}`) : "–");
+  const trial = ({ rollout }) => {
+    const versions = onTrial(rollout);
+    if (!versions.length) return "–";
+    return mark("busy", `${named(versions)} at ${percent(rollout.weight)}${versions.length > 1 ? " each" : ""}${rollout.state === "paused" ? ", paused" : ""}`);
+  };
   const columns = [
     { title: "Model", head: true, cell: link },
     { title: "In service", cell: (model) => (model.rollout ? `version ${model.rollout.stable}` : model.fault ? mark("bad", "rollout unreadable") : "–") },
@@ -26,74 +29,15 @@ export function models(overview, selected) {
   return [table("All models", columns, overview.models, { hideCaption: true, empty: "No model has been exported yet." }), more];
 }
 
-export function rollout(model, history) {
-  const trial = model.rollout?.candidate;
-  const newest = history.verdicts[0];
-  const told = history.verdicts.length ? evidence(newest, newest.candidate === trial) : [h("p", { class: "soft" }, "No candidate has been judged yet.")];
-  return [
-    ...state(model),
-    ...told,
-    folded(`verdicts-${model.name}`, `Verdicts (${history.verdicts.length})`, history.verdicts, [
-      { title: "When", head: true, cell: (row) => time(row.at) },
-      { title: "Decision", cell: (row) => decision(row) },
-      { title: "Version", number: true, cell: (row) => row.candidate ?? "–" },
-      { title: "Share", number: true, cell: (row) => percent(row.weight) },
-      { title: "Why", wide: true, cell: (row) => row.reasons.join("; ") || row.summary },
-    ]),
-    folded(`changes-${model.name}`, `Changes of the rollout (${history.rollouts.length})`, history.rollouts, LINES),
-    folded(`gates-${model.name}`, `Gate before the rollout (${history.gates.length})`, history.gates, LINES),
-  ];
-}
-
-const LINES = [
-  { title: "When", head: true, cell: (row) => time(row.at) },
-  { title: "What", wide: true, cell: (row) => row.summary },
-];
-
-const decision = (row) => mark(DECISIONS[row.decision] ?? "none", row.decision || "unknown form");
-
-function state(model) {
-  if (model.fault) return [h("p", { class: "notice bad" }, model.fault)];
-  const { rollout } = model;
-  if (!rollout) return [h("p", { class: "soft" }, "No version is in service.")];
-  if (!rollout.candidate) return [h("p", {}, mark("good", `Version ${rollout.stable} gets all traffic`), " since ", time(rollout.updated_at), rollout.updated_by ? ` (by ${rollout.updated_by})` : "", ".")];
-  return [
-    h("p", {}, mark("busy", `Version ${rollout.candidate} gets ${percent(rollout.weight)}`), ` beside version ${rollout.stable}; ${rollout.state}, on trial since `, time(rollout.started_at), ", at this step since ", time(rollout.stepped_at), "."),
-    steps(rollout, percent),
-  ];
-}
-
-function evidence(verdict, current) {
-  const about = current ? "Newest verdict" : "Last verdict";
-  return [
-    h("p", {}, `${about}: `, decision(verdict), " ", time(verdict.at), ". ", verdict.reasons.join("; ") || verdict.summary),
-    verdict.checks.length ? table(`What the verdict about version ${verdict.candidate} rests on (a check that reaches 100 % of the evidence needed aborts)`, CHECK_COLUMNS, verdict.checks) : null,
-  ];
-}
-
-// A value in the unit that the judge gives it.
-function measured(value, unit) {
-  if (value === null || value === undefined) return "–";
-  if (unit.startsWith("share")) return percent(value);
-  return unit.startsWith("p99 in microseconds") ? seconds(value / 1e6) : number(value);
-}
-
-const CHECK_COLUMNS = [
-  { title: "Check", head: true, cell: (row) => row.name },
-  { title: "Outcome", cell: (row) => mark(CHECKS[row.outcome] ?? "none", row.outcome) },
-  { title: "Control", number: true, cell: (row) => measured(row.control, row.unit) },
-  { title: "Candidate", number: true, cell: (row) => measured(row.candidate, row.unit) },
-  { title: "Evidence against", number: true, cell: (row) => (row.needed ? percent(Math.max(row.log_e / row.needed, 0)) : "–") },
-  { title: "In words", wide: true, cell: (row) => row.detail },
-];
-
 export function driftSection(model, history) {
   const [newest] = history.drifts;
   if (!newest) return [h("p", { class: "soft" }, "Nobody has looked for drift yet.")];
   return [
     h("p", {}, drift(newest.status), " ", time(newest.at), ". ", newest.summary, " ", report(newest, "newest")),
+    newest.estimated ? h("p", {}, `Without labels: ${expected(newest)}.`) : null,
+    newest.recommended ? h("p", {}, `Recommended lately: ${recommended(newest)}.`) : null,
     newest.outcomes.length ? table(MONITORS_CAPTION, monitorColumns(history.drifts), newest.outcomes) : null,
-    folded(`drifts-${model.name}`, `Decisions (${history.drifts.length})`, history.drifts, DRIFT_COLUMNS),
+    folded(`drifts-${model.name}`, `Decisions (${history.drifts.length})`, history.drifts, driftColumns(history.drifts)),
   ];
 }
 
@@ -125,11 +69,27 @@ function monitorColumns(drifts) {
 const quality = ({ quality }) =>
   quality && quality.window_mean !== null ? `${quality.loss} ${number(quality.window_mean)} (reference ${number(quality.reference_mean)}), ${quality.outcome}` : quality?.outcome ?? "–";
 
+// What a model's own probabilities say, if they can be relied on.
+function expected({ estimated }) {
+  if (!estimated) return "–";
+  if (estimated.outcome === "not calibrated") return "the probabilities were not right about the reference, and say nothing";
+  const area = estimated.window_auc === null ? "" : `, an area under the ROC curve of ${number(estimated.window_auc)} (${number(estimated.reference_auc)})`;
+  return `a loss of ${number(estimated.window_loss)} is to be expected (reference ${number(estimated.reference_loss)})${area}, ${estimated.outcome}`;
+}
+
+const recommended = ({ recommended: lists }) =>
+  `${percent(lists.coverage)} of the catalogue in ${whole(lists.lists)} lists, ${whole(lists.empty_lists)} empty; ${percent(lists.top_share)} of what they hold is among the 50 most popular items (reference ${percent(lists.asked_top_share)})`;
+
+// A model has the one or the other, or neither.
+const driftColumns = (drifts) => DRIFT_COLUMNS.filter((column) => !column.only || drifts.some((row) => row[column.only]));
+
 const DRIFT_COLUMNS = [
   { title: "When", head: true, cell: (row) => time(row.at) },
   { title: "Version", number: true, cell: (row) => row.version ?? "–" },
   { title: "Decision", cell: (row) => drift(row.status) },
   { title: "Quality", wide: true, cell: quality },
+  { title: "Without labels", wide: true, only: "estimated", cell: expected },
+  { title: "Recommended", only: "recommended", cell: ({ recommended: lists }) => (lists ? `${percent(lists.coverage)}, ${percent(lists.top_share)} popular` : "–") },
   { title: "Retrain", cell: (row) => (row.retrain ? "asked for" : "no") },
   { title: "Report", cell: (row) => report(row, row.id) || "–" },
 ];
@@ -169,6 +129,3 @@ export function versions(model, traffic) {
 }
 
 const HEADLINES = ["rmse", "mae", "ndcg_at_10", "auc", "log_loss", "calibration_error"];
-
-const folded = (id, title, rows, columns) =>
-  rows.length ? h("details", { id }, h("summary", { id: `${id}-title` }, title), table(title, columns, rows, { hideCaption: true })) : null;

@@ -41,8 +41,9 @@ export class Traffic {
     const newest = this.#readings.at(-1);
     const arms = [...this.#arms(newest, model).values()].sort((a, b) => ORDER.indexOf(a.arm) - ORDER.indexOf(b.arm) || a.version - b.version);
     if (!arms.length) return [h("p", { class: "soft" }, "Nobody has asked this model since the server started (or its metrics are off).")];
-    const rows = arms.map((arm) => this.#row(model, arm));
-    const series = rows.filter((row) => row.active).map((row) => ({ name: row.name, style: row.arm.arm, ...row.series }));
+    const tried = arms.filter((one) => one.arm === "candidate");
+    const rows = arms.map((arm) => ({ ...this.#row(model, arm), style: style(arm, tried.indexOf(arm)) }));
+    const series = rows.filter((row) => row.active).map((row) => ({ name: row.name, style: row.style, ...row.series }));
     return [
       h("div", { class: "charts" },
         lines("Requests per second", series.map((one) => ({ ...one, points: one.rates })), { format: rate, span: SPAN_MS }),
@@ -83,13 +84,16 @@ export class Traffic {
   }
 }
 
-const swatch = (arm) =>
-  s("svg", { class: "swatch", viewBox: "0 0 28 10", "aria-hidden": "true" }, s("path", { class: `line ${arm}`, d: "M0 5H28" }));
+// How an arm's line looks; of several candidates each has a look of its own, and the fifth that of the first.
+const style = (arm, place) => (place % 4 > 0 ? `${arm.arm} rival-${place % 4}` : arm.arm);
+
+const swatch = (style) =>
+  s("svg", { class: "swatch", viewBox: "0 0 28 10", "aria-hidden": "true" }, s("path", { class: `line ${style}`, d: "M0 5H28" }));
 
 const recent = (row, show) => (row.last && row.last.requests ? show(row.last) : "–");
 
 const COLUMNS = [
-  { title: "Arm", head: true, cell: (row) => [swatch(row.arm.arm), " ", row.arm.arm] },
+  { title: "Arm", head: true, cell: (row) => [swatch(row.style), " ", row.arm.arm] },
   { title: "Version", number: true, cell: (row) => row.arm.version },
   { title: "Requests/s", number: true, cell: (row) => (row.last ? rate(row.last.rate) : "…") },
   { title: "Failed", number: true, cell: (row) => recent(row, (last) => percent(last.errors / last.requests)) },

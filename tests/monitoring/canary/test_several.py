@@ -8,7 +8,7 @@ import pytest
 from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import named, needed_alone
 from monitoring.canary.judge import judge
-from monitoring.canary.several import Judged, decide, settings_for
+from monitoring.canary.several import Judged, TrialVerdict, decide, settings_for
 
 from .arms import ROLLOUT, arm, evidence
 
@@ -34,6 +34,8 @@ def test_the_losers_are_dropped_and_the_others_go_on():
     verdict, dropped = decide(looks, TRIAL, SETTINGS)
     assert (verdict.decision, dropped) == ("HOLD", (2, 4))
     assert "version 2 is dropped: errors" in verdict.summary
+    assert isinstance(verdict, TrialVerdict)
+    assert [(one.version, one.verdict) for one in verdict.arms] == [(one.version, one.verdict) for one in looks]
     assert named(verdict.checks, "4: quality").outcome == "worse"
     assert named(verdict.checks, "3: errors").outcome == "fine"
 

@@ -1,19 +1,22 @@
 """A home that has seen something: a candidate on trial, verdicts, drift decisions with a real report, retrains."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from driftwheel.rollout import Rollout, advance, start_candidate
+from driftwheel.rollout import Rollout, abort, advance, start_candidate
 from driftwheel.settings import DriftSettings, JudgeSettings, Settings
 from monitoring.canary import judge as judging
 from monitoring.drift.decision import decide_drift, record
 from monitoring.drift.job import run_drift
-from monitoring.drift.scores import MonitorScore, QualityScore, WindowScores
+from monitoring.drift.scores import MonitorScore, QualityScore, Recommended, WindowScores
 from monitoring.ledger import Ledger
 from serving.front_door import running
+from tests.bundles import make_churn_bundle
 from tests.monitoring.canary.arms import arm, evidence
 from tests.monitoring.worlds import CHURN, make_bundle, telco
 from tests.serving.conftest import BY, Live, connected, prepared_home
@@ -56,17 +59,20 @@ def add_drift(ledger: Ledger, day: int, moved: float) -> None:
     """A decision about the rating model."""
     windows, settings = (window(moved),) * 3, DriftSettings()
     decision = decide_drift(windows, settings)
-    payload = record(windows, settings, decision, version=1)
+    lists = Recommended(lists=420, empty_lists=day, items=8400, coverage=0.25, top_share=0.5, asked_top_share=0.375)
+    payload = record(windows, settings, decision, version=1, recommended=lists)
     ledger.append("drift", "mf", at=f"2026-01-{day:02d}T03:00:00+00:00", summary=decision.summary, payload=payload)
 
 
-def add_verdict(ledger: Ledger, rollout: Rollout, minute: int, requests: int) -> None:
-    """A look at the candidate, as the judge writes it down."""
+def add_verdict(ledger: Ledger, rollout: Rollout, minute: int, requests: int, **candidate: Any) -> None:
+    """A look at the candidate, as the judge writes it down; ``candidate``: how it differs from control."""
     rng, settings = np.random.default_rng(minute), JudgeSettings()
-    seen = evidence(arm(rng, requests), arm(rng, requests), rollout)
+    seen = evidence(arm(rng, requests), arm(rng, requests, **candidate), rollout)
+    seen = replace(seen, candidate_version=rollout.candidate)
     verdict = judging.judge(seen, rollout, settings)
     payload = judging.record(seen, rollout, settings, verdict)
-    ledger.append("verdict", "mf", at=f"2026-01-09T00:{minute:02d}:00+00:00", summary=verdict.summary, payload=payload)
+    at = f"2026-01-09T00:{minute:02d}:00+00:00"
+    ledger.append("verdict", rollout.model, at=at, summary=verdict.summary, payload=payload)
 
 
 def add_retrain(ledger: Ledger, day: int, result: str | None) -> None:
@@ -108,10 +114,24 @@ def with_report(settings: Settings, folder: Path) -> None:
     Ledger(settings.ledger).append("drift", "churn", at=NOW, summary=made.decision.summary, payload=payload)
 
 
+def with_several(settings: Settings) -> None:
+    """Three versions of the churn model on trial at once, of which version 3 failed and was dropped."""
+    for version in (2, 3, 4):
+        make_churn_bundle(settings.models, version)
+    rollout = start_candidate(settings.rollouts, "churn", 2, rivals=(3, 4), steps=(0.2, 1.0), **BY)
+    ledger = Ledger(settings.ledger)
+    add_verdict(ledger, rollout.about(3), 1, 900, errors=0.3)
+    abort(settings.rollouts, "churn", versions=[3], **BY)
+    for minute in (2, 3):
+        for version in (4, 2):
+            add_verdict(ledger, rollout.about(version), minute, 100 * minute)
+
+
 @pytest.fixture(scope="session")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Generator[Live]:
     """A server over such a home; for tests that change nothing."""
     settings = with_history(prepared_home(tmp_path_factory.mktemp("eventful")))
     with_report(settings, tmp_path_factory.mktemp("reported"))
+    with_several(settings)
     with running(settings) as (door, address), connected(settings, door, address) as server:
         yield server

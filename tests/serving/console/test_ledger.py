@@ -8,7 +8,7 @@ import pytest
 from driftwheel.errors import UnavailableError
 from monitoring.ledger import SCHEMA_VERSION as WRITTEN
 from monitoring.ledger import Ledger
-from serving.console.history import read_history, read_retrains
+from serving.console.history import MOST_VERDICTS, read_history, read_retrains
 from serving.console.ledger import LARGEST_PAYLOAD, SCHEMA_VERSION, LedgerReader
 from tests.serving.console.conftest import add_drift, add_retrain
 
@@ -96,3 +96,33 @@ def test_the_newest_window_tells_the_quality(path: Path, tmp_path: Path) -> None
     assert line.quality is not None
     assert (line.status, line.quality.window_mean, line.report) == ("drift", 1.25, None)
     assert [(one.group, one.drifted) for one in line.outcomes] == [("input", True), ("prediction", False)]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_newest_verdict_on_each_of_several_however_old(path: Path, tmp_path: Path, *, recorded: bool) -> None:
+    ledger, trial = Ledger(path), {"stable": 1, "weight": 0.2, "began": [2, 3, 4], "started_at": AT}
+
+    def add(version: int, decision: str, **other: object) -> None:
+        payload = {"verdict": {"decision": decision}, "rollout": {**trial, "candidate": version, **other}}
+        ledger.append("verdict", "mf", at=AT, summary=f"{decision} {version}", payload=payload)
+
+    add(4, "HOLD", started_at="2026-01-01")  # in a trial of before
+    add(3, "HOLD")
+    add(3, "ABORT")
+    if recorded:
+        for candidate, rivals in ((2, [4]), (2, [])):
+            changed = {**trial, "candidate": candidate, "rivals": rivals}
+            ledger.append("rollout", "mf", at=AT, summary="dropped", payload=changed)
+    for decision in ("HOLD",) * MOST_VERDICTS + ("STEP",):
+        add(2, decision)
+    history = read_history(LedgerReader(path), tmp_path, "mf")
+    assert {line.candidate for line in history.verdicts} == {2}
+    assert [(line.candidate, line.decision) for line in history.arms] == [(2, "STEP"), (3, "ABORT")]
+    add(5, "HOLD", started_at="2026-01-02", began=[])
+    history = read_history(LedgerReader(path), tmp_path, "mf")
+    assert [(line.candidate, line.decision) for line in history.arms] == [(5, "HOLD")]
+
+
+def test_nothing_judged_has_no_arms(path: Path, tmp_path: Path) -> None:
+    assert read_history(LedgerReader(path), tmp_path, "mf").arms == []
+    assert LedgerReader(path).newest_verdict("mf", 2, started_at=AT) is None

@@ -92,6 +92,7 @@ def test_it_shows_all_and_fits(eventful: Live, browser: Chromium, width: int, sc
     assert "STEP" in text_of(browser, "rollout")
     assert "p99" in text_of(browser, "rollout")
     assert "prediction score" in text_of(browser, "drift")
+    assert "25 % of the catalogue in 420 lists, 6 empty; 50 % of what they hold" in text_of(browser, "drift")
     assert browser.evaluate("document.querySelectorAll('#drift rect.drifted').length") == 2
     assert "interrupted" in text_of(browser, "retrains")
     assert "in service" in text_of(browser, "versions")
@@ -105,6 +106,39 @@ def test_it_shows_all_and_fits(eventful: Live, browser: Chromium, width: int, sc
     browser.screenshot(tmp_path / f"console-{width}-{scheme}.png")
     assert browser.complaints == []
     assert {address for address in browser.requests if not address.startswith(f"{eventful.address.url}/")} == set()
+
+
+def test_several_on_trial_stand_side_by_side(eventful: Live, browser: Chromium, tmp_path: Path) -> None:
+    for _ in range(120):  # each draws its arm
+        assert eventful.http.post("/v1/churn", json={"customers": [{}]}).status_code == 200
+    for width in (1280, 390):
+        browser.show(width)
+        show(browser, eventful, "churn")
+        browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert "Versions 2 and 4 get 20 % each" in text_of(browser, "rollout")
+        assert "versions 2 and 4 at 20 % each" in text_of(browser, "models")
+        judged, compared = browser.evaluate(
+            "[...document.querySelectorAll('#rollout > table')].map((table) => [...table.rows].map((row) =>"
+            "[...row.cells].map((cell) => cell.innerText.replace(/\\s+/g, ' ').trim())))"
+        )
+        states = [(row[0], row[1][1:].strip(), row[2][1:].strip()) for row in judged[1:]]  # without their signs
+        assert states == [
+            ("version 2", "on trial", "STEP"),
+            ("version 3", "dropped", "ABORT"),
+            ("version 4", "on trial", "STEP"),
+        ]
+        assert compared[0] == ["Check", "Version 2", "Version 3", "Version 4"]
+        errors = next(row for row in compared if row[0] == "many errors")
+        assert ["worse" in cell for cell in errors[1:]] == [False, True, False]
+        assert all("control 0" in cell for cell in errors[1:])
+        browser.wait_for("document.querySelector('#traffic table')?.innerText.includes('candidate')")
+        looks = "[...document.querySelectorAll('#traffic .swatch path.candidate')].map((one) => one.classList.length)"
+        assert browser.evaluate(looks) == [2, 3]  # the second candidate's line does not look like the first's
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.evaluate(TOO_WIDE) == []
+        assert browser.evaluate(FAINT) == []
+        browser.screenshot(tmp_path / f"several-{width}.png")
+    assert browser.complaints == []
 
 
 def test_names_of_the_data_are_text(eventful: Live, browser: Chromium) -> None:
@@ -267,6 +301,7 @@ def test_a_server_that_is_gone_is_told(tmp_path: Path, browser: Chromium) -> Non
 
 def test_the_report_opens_in_a_tab_and_a_site_of_its_own(eventful: Live, browser: Chromium) -> None:
     show(browser, eventful, "churn")
+    assert "Without labels: " in text_of(browser, "drift")
     browser.evaluate("document.getElementById('report-newest').focus()")
     browser.press("Enter")
     browser.follow_new_tab("/console/reports/churn/")

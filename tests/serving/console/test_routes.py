@@ -30,6 +30,8 @@ def test_the_overview(eventful: Live) -> None:
     told = answer.json()
     assert [model["name"] for model in told["models"]] == ["churn", "mf"]
     assert told["models"][1]["rollout"]["steps"] == [0.05, 0.25, 0.5, 1.0]
+    several = told["models"][0]["rollout"]
+    assert (several["candidate"], several["rivals"], several["weight"]) == (2, [4], 0.2)
     assert told["signed_in"] is False
 
 
@@ -41,7 +43,15 @@ def test_the_history_of_a_model(eventful: Live) -> None:
     assert checks["latency"]["candidate"] > 1000
     assert [drift["status"] for drift in told["drifts"]] == ["stable", "drift", "drift", "stable", "stable", "stable"]
     assert {one["monitor"] for one in told["drifts"][0]["outcomes"]} == {f"tenure {HOSTILE}", "prediction score"}
+    assert (told["drifts"][0]["recommended"]["empty_lists"], told["drifts"][0]["estimated"]) == (6, None)
+    (churn,) = eventful.http.get("/console/api/models/churn").json()["drifts"]
+    assert churn["estimated"]["outcome"] in {"fine", "down", "not calibrated"}
+    assert 0 < churn["estimated"]["window_loss"] < 0.25
+    assert churn["recommended"] is None
     assert [one["result"] for one in told["retrains"]] == ["on trial", "", "refused"]
+    assert told["arms"] == told["verdicts"][:1]
+    arms = eventful.http.get("/console/api/models/churn").json()["arms"]
+    assert [(one["candidate"], one["decision"]) for one in arms] == [(2, "STEP"), (3, "ABORT"), (4, "STEP")]
     assert eventful.http.get("/console/api/models/unheard-of").json()["verdicts"] == []
     assert eventful.http.get("/console/api/models/..%2Fmf").status_code == 404
 

@@ -46,6 +46,11 @@ class FeatureSettings(Section):
     the home. Its keys and its endpoint come from where the provider's tools look."""
     max_age_s: float = Field(default=7 * 86400.0, ge=1)
     """A customer's features that are older are stale; training sets treat them as absent. `features apply` puts it in force."""
+    keep_days: float | None = Field(default=None, gt=0)
+    """Snapshots of customers that training sets of the last so many days have no use for are deleted by `features build`;
+    unset, never: training sets of any past see it."""
+    keep_mib: int | None = Field(default=None, ge=1)
+    """Of larger snapshots the oldest are deleted, but none that is younger than `max_age_s`; unset, they grow."""
     stale: Literal["missing", "use", "refuse"] = "missing"
     """What the server does with stale features: takes them for missing as training does, uses them, or answers 503."""
     unknown: Literal["refuse", "missing"] = "refuse"

@@ -150,6 +150,15 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
+def shared_lock(path: Path) -> Generator[None]:
+    """Hold ``path`` together with others who share it, waiting while a process holds it alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
 def waiting_lock(path: Path) -> Generator[None]:
     """Hold ``path`` as a lock for a moment, waiting while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ def build(
 ) -> None:
     """Write offline Parquet files from your tables and the prediction log's labels, and register what they hold.
 
-    Customers get one more snapshot; users' and items' history is written anew.
+    Customers get one more snapshot; users' and items' history is written anew. Old snapshots are deleted where
+    features.keep_days or features.keep_mib says so.
     """
     from dataclasses import asdict
 
@@ -50,6 +51,8 @@ def build(
         f"rows of users: {built.users:,}, of items: {built.items:,}, with {built.learned:,} labels of the log",
         highlight=False,
     )
+    if built.expired:
+        PEOPLE.print(f"snapshots deleted, oldest first: {built.expired:,}", highlight=False)
 
 
 @app.command()

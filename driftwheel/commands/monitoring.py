@@ -60,10 +60,21 @@ def export(
     runbooks: Annotated[
         str | None, typer.Option(help="The URL of the folder with the runbooks.", show_default="as in the project")
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="The watcher's token file: Alertmanager gets a token of it, made where it has none."),
+    ] = None,
+    make_password: Annotated[
+        bool, typer.Option("--make-password", help="Make a password for Grafana's admin, where there is none.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write rules, dashboards and the configuration of Prometheus, Alertmanager and Grafana."""
+    """Write rules, dashboards and the configuration of Prometheus, Alertmanager and Grafana.
+
+    Secrets go into alertmanager/token and grafana/password, which their owner and their group may read.
+    """
     from driftwheel.wheel.monitoring_files import Places, export_files
+    from driftwheel.wheel.monitoring_secrets import PASSWORD, TOKEN, ensure_password, ensure_token
 
     del ctx
     places = Places(
@@ -74,9 +85,15 @@ def export(
         runbooks=runbooks,
     )
     written = export_files(folder, places)
+    made = [
+        *([TOKEN] if token_file is not None and ensure_token(folder, token_file) else []),
+        *([PASSWORD] if make_password and ensure_password(folder) else []),
+    ]
     if as_json:
-        answer_json({"folder": str(folder), "files": written})
+        answer_json({"folder": str(folder), "files": written, "secrets_made": made})
         return
     ANSWER.print(f"{len(written)} files in {folder}:", highlight=False, soft_wrap=True)
     for name in written:
         ANSWER.print(f"  {name}", highlight=False, soft_wrap=True)
+    for name in made:
+        ANSWER.print(f"  {name}, a new secret", highlight=False, soft_wrap=True)

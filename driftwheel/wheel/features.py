@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from driftwheel.contracts import Task
 from driftwheel.errors import DataError
 from driftwheel.feature_store import CUSTOMER_ID, check_feast
@@ -31,13 +33,19 @@ class Built:
     items: int
     learned: int
     """Ratings of the prediction log that users' and items' rows count."""
+    expired: int
+    """Snapshots of customers that were deleted, by ``features.keep_days`` and ``keep_mib``."""
 
 
-def build(settings: Settings, sources: Sources, *, at: datetime) -> Built:
-    """Write the offline files and register what they hold.
+_log = structlog.get_logger()
+
+
+def build(settings: Settings, sources: Sources, *, at: datetime, now: datetime | None = None) -> Built:
+    """Write the offline files, register what they hold, and delete snapshots that need not be kept any longer.
 
     Args:
         at: When the customers were as their table has them.
+        now: The present, by which snapshots are old; None asks the clock.
 
     Raises:
         DataError: A table cannot be used.
@@ -53,7 +61,24 @@ def build(settings: Settings, sources: Sources, *, at: datetime) -> Built:
         write_snapshot(settings.features_folder, customers, at)
         users, items, learned = _write_aggregates(settings, sources)
         _repository(settings).apply()
-    return Built(customers=len(customers), users=len(users), items=len(items), learned=learned)
+        expired = _expire(settings, now or moment(None))
+    return Built(customers=len(customers), users=len(users), items=len(items), learned=learned, expired=expired)
+
+
+def _expire(settings: Settings, now: datetime) -> int:
+    """Delete snapshots; what could not be deleted is said, and left to the next build."""
+    from training.features.retention import expire
+
+    expired = expire(settings.features_folder, settings.features, now=now)
+    if expired.snapshots:
+        _log.info("features.expired", snapshots=expired.snapshots, bytes=expired.bytes)
+    if expired.excess_bytes:
+        _log.warning(
+            "features.over_their_limit", excess_bytes=expired.excess_bytes, why="the rest is fresh, or the newest"
+        )
+    if expired.postponed:
+        _log.warning("features.expire_postponed", why="somebody reads the snapshots; the next build deletes")
+    return expired.snapshots
 
 
 def apply(settings: Settings) -> None:
@@ -121,9 +146,12 @@ def training_set(settings: Settings, sources: Sources, task: Task) -> "pd.DataFr
     Raises:
         DataError: Nothing has been built.
     """
+    from training.features.offline import reading
+
     check_feast(settings.features)
     repository = _repository(settings)
-    return _rating_set(repository, sources) if task == "rating" else _customer_set(settings, repository)
+    with reading(settings.features_folder):
+        return _rating_set(repository, sources) if task == "rating" else _customer_set(settings, repository)
 
 
 def _customer_set(settings: Settings, repository: "FeatureRepository") -> "pd.DataFrame":

@@ -2,15 +2,22 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from driftwheel.settings import MonitoringSettings, Settings
+from driftwheel.wheel.monitoring_secrets import PASSWORD, TOKEN
+from driftwheel.wheel.watcher import watching
 from tests.command_lines import parsed
+from tests.monitoring.test_alert_webhook import notification
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
@@ -103,21 +110,96 @@ def test_services_are_limited_probed_and_published_on_loopback_only(name: str) -
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
-def test_the_files_of_the_monitoring_services_are_those_that_the_export_writes(tmp_path: Path) -> None:
-    command = [word.replace("/etc/monitoring", str(tmp_path)) for word in SERVICES["monitoring-files"]["command"]]
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the compose file's volumes hold once ``monitoring-files`` has ended, its command run as a plain process."""
+    folder = tmp_path_factory.mktemp("volumes")
+    command = [local(word, folder) for word in SERVICES["monitoring-files"]["command"]]
     done = subprocess.run([sys.executable, "-m", "driftwheel", *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def local(word: str, volumes: Path) -> str:
+    """A word of a command with the volumes' places on this machine."""
+    return word.replace("/etc/monitoring", f"{volumes}/monitoring").replace("/home/driftwheel", f"{volumes}/home")
+
+
+def test_the_files_of_the_monitoring_services_are_those_that_the_export_writes(volumes: Path) -> None:
     for service in SERVICES.values():
-        words = [*service["command"], *service.get("environment", {}).values()] if "command" in service else []
+        words = [*service.get("command", ()), *service.get("environment", {}).values()]
         for path in re.findall(r"/etc/monitoring/(\S+)", " ".join(words)):
-            assert (tmp_path / path).exists(), path
-    scraped = yaml.safe_load((tmp_path / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+            assert (volumes / "monitoring" / path).exists(), path
+    scraped = yaml.safe_load((volumes / "monitoring/prometheus/prometheus.yml").read_text())["scrape_configs"]
     targets = {target for job in scraped for config in job["static_configs"] for target in config["targets"]}
     listening = {
         "serving": parsed(SERVICES["serving"]["command"])["port"],
         "watcher": parsed(SERVICES["watcher"]["command"])["port"],
     }
     assert {f"{name}:{port}" for name, port in listening.items()} <= targets
+
+
+def test_alertmanager_is_let_in_by_the_watcher_and_nobody_else(volumes: Path) -> None:
+    watcher = parsed([local(word, volumes) for word in SERVICES["watcher"]["command"]])
+    written = volumes / "monitoring/alertmanager/alertmanager.yml"
+    receivers = yaml.safe_load(written.read_text())["receivers"]
+    (hook,) = [one for receiver in receivers for one in receiver.get("webhook_configs", ())]
+    assert hook["url"] == f"http://watcher:{watcher['port']}/v1/alerts"
+    token = (written.parent / hook["http_config"]["authorization"]["credentials_file"]).read_text().strip()
+    own = MonitoringSettings(port=0, token_file=watcher["token_file"])
+    with watching(Settings(home=volumes / "home", monitoring=own)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/v1/alerts"
+            with httpx.Client(trust_env=False) as client:
+                answers = [
+                    client.post(url, json=notification(), headers={"authorization": f"Bearer {one}"})
+                    for one in (token, "anything")
+                ]
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert not (volumes / "home/tokens.toml").exists()  # with it, the server would want tokens from everybody
+
+
+def test_secrets_are_made_before_they_are_read_and_by_whom_they_may_be() -> None:
+    readers = {"alertmanager": TOKEN, "grafana": PASSWORD}
+    for name, service in LONG_LIVED.items():
+        assert service.get("group_add", []) == (["10001"] if name in readers else []), name
+        mounted = any(volume.startswith("monitoring:") for volume in service["volumes"])
+        if mounted or name == "watcher":
+            wanted = {"monitoring-files": {"condition": "service_completed_successfully"}}
+            assert service["depends_on"] == wanted, name
+        assert not mounted or "monitoring:/etc/monitoring:ro" in service["volumes"], name
+    assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == f"/etc/monitoring/{PASSWORD}"
+
+
+def test_the_compose_file_needs_no_variables_and_no_image_of_ours_from_a_registry() -> None:
+    assert "$" not in (ROOT / "docker/compose.yaml").read_text()
+    for name, service in OURS.items():
+        target = service["image"].removeprefix("driftwheel-").partition(":")[0]
+        assert service["build"] == {"context": "..", "dockerfile": "docker/Dockerfile", "target": target}, name
+        assert service["pull_policy"] == "build", name
+
+
+def test_compose_itself_takes_the_file() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("needs docker with its compose plugin")
+    command = [
+        docker,
+        "compose",
+        "--file",
+        str(ROOT / "docker/compose.yaml"),
+        "--profile",
+        "train",
+        "config",
+        "--quiet",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_workflow_names_what_there_is() -> None:

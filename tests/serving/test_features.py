@@ -41,6 +41,8 @@ from training.data.sources import CustomersSource, RatingsSource
 BUILT = datetime(2026, 3, 1, tzinfo=UTC)
 BUILT_S = BUILT.timestamp()
 ROWS = 200
+NUMBERED_FROM = 190
+"""From this row on, customers' ids are numbers."""
 
 
 def table() -> pd.DataFrame:
@@ -51,7 +53,7 @@ def table() -> pd.DataFrame:
     contract = random.choice(["Month-to-month", "One year", "Two year"], ROWS).astype(object)
     contract[::11] = None
     churn = np.where(np.arange(ROWS) % 3, "No", "Yes")
-    ids = [f"c{row}" for row in range(ROWS)]
+    ids = [f"c{row}" if row < NUMBERED_FROM else str(row) for row in range(ROWS)]
     return pd.DataFrame({"id": ids, "contract": contract, "tenure": tenure, "plan": "a", "churn": churn})
 
 
@@ -325,6 +327,30 @@ class TestTritonsClient:
         typed = live.stub.ModelInfer(pb.ModelInferRequest(model_name="churn", inputs=[tensor]))
         raw = client.infer("churn", named("BYTES", ["c1", "c7"])).as_numpy("churn_probability")
         np.testing.assert_array_equal(np.frombuffer(typed.raw_output_contents[0], "<f4"), raw)
+
+    def test_numbers_name_whom_their_digits_name(self, client: triton.InferenceServerClient) -> None:
+        numbers = list(range(NUMBERED_FROM, ROWS))
+        by_number = client.infer("churn", named("INT64", numbers)).as_numpy("churn_probability")
+        by_text = client.infer("churn", named("BYTES", [str(one) for one in numbers])).as_numpy("churn_probability")
+        np.testing.assert_array_equal(by_number, by_text)
+        assert len(set(by_number.tolist())) > 5
+
+    def test_a_stream_answers_ids_as_single_calls_do_and_goes_on_after_an_unknown_one(
+        self, live: Live, client: triton.InferenceServerClient
+    ) -> None:
+        def request(*names: bytes) -> pb.ModelInferRequest:
+            tensor = {"name": "customer_id", "datatype": "BYTES", "shape": [len(names)]}
+            return pb.ModelInferRequest(
+                model_name="churn", inputs=[{**tensor, "contents": {"bytes_contents": list(names)}}]
+            )
+
+        asked = iter([request(b"c1", b"c7"), request(b"nobody"), request(b"c2")])
+        first, unknown, last = live.stub.ModelStreamInfer(asked)
+        assert "does not know customer 'nobody'" in unknown.error_message
+        for streamed, names in ((first, ["c1", "c7"]), (last, ["c2"])):
+            single = client.infer("churn", named("BYTES", names)).as_numpy("churn_probability")
+            np.testing.assert_array_equal(np.frombuffer(streamed.infer_response.raw_output_contents[0], "<f4"), single)
+            assert streamed.infer_response.parameters["features"].string_param == ",".join(["fresh"] * len(names))
 
     @pytest.mark.parametrize(
         ("model", "inputs", "says"),

@@ -13,7 +13,7 @@ from driftwheel.refusals import read_refusal
 from driftwheel.rollout import start_candidate
 from driftwheel.wheel.judging import look
 from serving.loading import Loading, forget_process, loading_folder, note_death, pause_s
-from tests.serving.conftest import BY, prepared_home
+from tests.serving.conftest import prepared_home
 from tests.serving.repository_worker import worker
 
 DIES = """
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_loading(tmp_path: Pat
 
 def test_the_judge_aborts_what_kills_who_loads_it_and_the_server_goes_on(tmp_path: Path) -> None:
     settings = prepared_home(tmp_path)
-    rollout = start_candidate(settings.rollouts, "mf", 2, by="a test", why="to see")
+    rollout = start_candidate(settings.rollouts, "mf", 2, **BY)
     for at in (100, 200):
         dies(loading_folder(settings.runtime), rollout.started_at, at)
 

@@ -3,11 +3,12 @@
 ::
 
     <home>/features/
-      customers/<moment>.parquet   a snapshot for each build; the past stays, for training sets of the past
+      customers/<moment>.parquet   a snapshot for each build; the past stays, for training sets of the past (retention.py)
       users/history.parquet        one row for each day on which a user rated, all of it written anew each time
       items/history.parquet        likewise
 """
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftwheel.errors import DataError
-from driftwheel.files import replaced
+from driftwheel.files import replaced, shared_lock
 
 CUSTOMERS, USERS, ITEMS = "customers", "users", "items"
+
+_MOMENT = "%Y%m%dT%H%M%S"
 
 
 def write_snapshot(folder: Path, rows: pd.DataFrame, at: datetime) -> Path:
@@ -27,7 +30,7 @@ def write_snapshot(folder: Path, rows: pd.DataFrame, at: datetime) -> Path:
     Raises:
         DataError: Earlier snapshots have other columns.
     """
-    path = folder / CUSTOMERS / f"{at.astimezone(UTC):%Y%m%dT%H%M%S}.parquet"
+    path = folder / CUSTOMERS / f"{at.astimezone(UTC).strftime(_MOMENT)}.parquet"
     fresh = pa.Schema.from_pandas(rows, preserve_index=False)
     before = [earlier for earlier in snapshots(folder) if earlier != path]
     if before and (schema := pq.read_schema(before[-1]).remove_metadata()) != fresh.remove_metadata():
@@ -51,6 +54,24 @@ def write_history(folder: Path, view: str, rows: pd.DataFrame) -> Path:
 def snapshots(folder: Path) -> list[Path]:
     """The snapshots of customers, oldest first."""
     return sorted((folder / CUSTOMERS).glob("[0-9]*.parquet"))
+
+
+def snapshot_moment(path: Path) -> datetime | None:
+    """When the customers of a snapshot were so; None of a file that ``write_snapshot`` did not name."""
+    try:
+        return datetime.strptime(path.stem, _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def snapshots_lock(folder: Path) -> Path:
+    """What those who read the snapshots hold together, and who deletes some holds alone."""
+    return folder / "snapshots.lock"
+
+
+def reading(folder: Path) -> AbstractContextManager[None]:
+    """Keep the snapshots that are there for as long as the block reads them."""
+    return shared_lock(snapshots_lock(folder))
 
 
 def newest_snapshot(folder: Path) -> Path:

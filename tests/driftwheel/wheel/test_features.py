@@ -30,8 +30,10 @@ from tests.monitoring.worlds import RATING, START, log_rows, write_feedback, wri
 from tests.training.tuning import servers
 from training.data.customers import prepare_customers
 from training.data.dataset import read_split
-from training.data.sources import CustomersSource, RatingsSource
+from training.data.sources import CustomersSource, RatingsSource, read_customers
+from training.features.offline import snapshot_moment, snapshots, write_snapshot
 from training.features.store import FeatureRepository
+from training.features.tables import customer_rows
 
 DAY = timedelta(days=1)
 
@@ -56,16 +58,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def run(home: Path, *words: str) -> str:
-    done = CliRunner().invoke(app, ["--home", str(home), *words], catch_exceptions=False)
+def run(home: Path, *words: str, **environment: str) -> str:
+    done = CliRunner().invoke(app, ["--home", str(home), *words], env=environment, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def built(home: Path) -> dict[str, Any]:
-    tables = ["--ratings", str(home / "ratings.csv")]
-    answer = json.loads(run(home, "features", "build", *tables, "--at", START.isoformat(), "--json"))
+    long_ago = START - 1000 * DAY
+    write_snapshot(home / "features", customer_rows(read_customers(CustomersSource()), long_ago), long_ago)
+    words = ["features", "build", "--ratings", str(home / "ratings.csv"), "--at", START.isoformat(), "--json"]
+    answer = json.loads(run(home, *words, DRIFTWHEEL_FEATURES__KEEP_DAYS="30"))
     run(home, "features", "materialize")
     return answer
 
@@ -76,7 +80,8 @@ def online(home: Path, view: str, *ids: str) -> list[dict[str, Any]]:
 
 def test_each_day_with_ratings_is_a_row_and_the_log_counts(home: Path, built: dict[str, Any]) -> None:
     # User 1: days 0 and 3 and the label's; user 2: days 1 and 2.
-    assert built == {"customers": 7043, "users": 5, "items": 6, "learned": 1}
+    assert built == {"customers": 7043, "users": 5, "items": 6, "learned": 1, "expired": 1}
+    assert [snapshot_moment(path) for path in snapshots(home / "features")] == [START]
     one, two, nobody = online(home, "users", "1", "2", "3")
     # The label took the place of the 4 that user 1 had given item 10.
     assert (one["user_avg_rating"], one["user_rating_count"]) == ((2.0 + 3.0 + 1.0) / 3, 3)

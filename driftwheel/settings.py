@@ -50,7 +50,7 @@ class TrainingSettings(Section):
 
     ranks: int = Field(default=2, ge=1)
     """Processes on this machine (torchrun --nproc-per-node)."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Everything random in training follows from it."""
     timeout_s: float = Field(default=3600.0, gt=0)
     """A training job that takes longer is ended."""
@@ -131,8 +131,13 @@ class DriftSettings(Section):
 
 
 class RetrainSettings(Section):
-    """When retraining may start by itself."""
+    """When retraining may start by itself, and where."""
 
+    runner: Literal["local", "kubernetes-job", "train-job"] = "local"
+    """Where retrains go that ``drift watch`` and alerts start: into processes of their own, or into a Job or a TrainJob each of
+    the cluster and namespace that the loop runs in, on the same home."""
+    job_template: str = "driftwheel-retrain"
+    """The CronJob whose Job ``kubernetes-job`` makes, with the words of its own retrain."""
     cool_down_s: float = Field(default=3600.0, ge=0)
     """The least time between two retrains of a model."""
     daily_cap: int = Field(default=4, ge=0)
@@ -246,6 +251,11 @@ class Settings(BaseSettings):
     def refusals(self) -> Path:
         """Where servers say which candidates they could not load."""
         return self.home / "refusals"
+
+    @property
+    def looks(self) -> Path:
+        """Where the judge keeps its newest look at each trial."""
+        return self.home / "looks"
 
     @property
     def data(self) -> Path:

@@ -27,8 +27,9 @@ def watch(
     """Check the models in service again and again, write each decision into the ledger, and say what has changed.
 
     With --retrain and --judge nobody need touch the wheel: drift, or the schedule (retrain.every_days), starts a retrain in
-    a process of its own, whose version goes on trial, and the judge steps, promotes or aborts it. Ends with Ctrl-C or
-    SIGTERM; a retrain that is going on ends too, and the next one goes on from its checkpoint.
+    a process of its own (or a Job in Kubernetes: retrain.runner), whose version goes on trial, and the judge steps,
+    promotes or aborts it. Ends with Ctrl-C or SIGTERM; a retrain that is going on ends too, and the next one goes on from
+    its checkpoint.
     """
     from driftwheel.wheel.tending import tending
 

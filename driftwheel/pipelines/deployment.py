@@ -53,7 +53,7 @@ def deploy_version(
     moved = reached(opened, lambda: publish(settings, opened))
     reporter.note(f"published to {store}: {', '.join(moved.bundles) or 'no new bundle'}")
     if service:
-        from driftwheel.pipelines.cluster import own_cluster
+        from driftwheel.wheel.cluster import own_cluster
 
         deploy_to_service(own_cluster(), settings, model, service, reporter, store=store, timeout_s=_PODS_READY_S)
     return entry

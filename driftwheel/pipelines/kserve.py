@@ -2,9 +2,9 @@
 
 from driftwheel.errors import ConfigurationError, NotFoundError
 from driftwheel.files import sha256_of
-from driftwheel.pipelines.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, Cluster, Object, wait_for
 from driftwheel.rollout import list_rollouts, read_rollout, rollout_path
 from driftwheel.settings import Settings
+from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, Cluster, Object, wait_for
 from driftwheel.wheel.progress import Reporter
 
 BUNDLES = "driftwheel/bundles"

@@ -4,25 +4,18 @@ Its nodes and this step mount the same home. They run ``driftwheel train``, whic
 MLflow, where the step then finds them.
 """
 
-import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from driftwheel.errors import ConfigurationError, TrainingError
-from driftwheel.names import check_name
-from driftwheel.pipelines.cluster import TRAIN_JOBS, Cluster, Object, own_cluster, wait_for
 from driftwheel.pipelines.steps import check_job
 from driftwheel.settings import Settings
+from driftwheel.wheel.cluster import TRAIN_JOBS, Cluster, Object, condition, object_name, own_cluster, wait_for
+from driftwheel.wheel.job_manifests import train_job_manifest
 from driftwheel.wheel.lifecycle import find_dataset
 from driftwheel.wheel.progress import Reporter
 
 if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
-
-RUNTIME = "driftwheel"
-"""The TrainingRuntime in ``k8s/training``, which says how many nodes there are and what they are."""
-
-COMMAND = "TRAIN"
-"""The variable of that runtime that holds what its first node is to do, as words behind ``driftwheel --home ...``."""
 
 _DELETION_S = 120.0
 """The most that the deletion of a TrainJob with its pods may take; their ranks save first."""
@@ -32,11 +25,8 @@ _SPARE_S = 600.0
 
 
 def job_name(model: str, job: str) -> str:
-    """A TrainJob's name: that of the same training is the same, so a step that is repeated finds it. It leaves room for what
-    Trainer adds to it to name the nodes.
-    """
-    readable = f"driftwheel-{check_name(model)}".lower().replace("_", "-")[:30].rstrip("-")
-    return f"{readable}-{hashlib.sha256(job.encode()).hexdigest()[:10]}"
+    """A TrainJob's name: that of the same training is the same, so a step that is repeated finds it."""
+    return object_name("driftwheel", model, job)
 
 
 def train_job(
@@ -48,24 +38,10 @@ def train_job(
         job: Its key.
         deadline_s: The TrainJob fails after so many seconds.
     """
-    from kubeflow_trainer_api import models
-
     words = ["train", model, "--register-only", *(["--estimator", estimator] if estimator else [])]
-    command = " ".join([*words, *(["--learn"] if learn else [])])  # a shell splits it, and knows no quotes in it
-    return models.TrainerV1alpha1TrainJob(
-        apiVersion=f"{TRAIN_JOBS.group}/{TRAIN_JOBS.version}",
-        kind="TrainJob",
-        metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
-            name=job_name(model, job), annotations={"driftwheel/job": job}
-        ),
-        spec=models.TrainerV1alpha1TrainJobSpec(
-            runtimeRef=models.TrainerV1alpha1RuntimeRef(
-                apiGroup=TRAIN_JOBS.group, kind="TrainingRuntime", name=RUNTIME
-            ),
-            activeDeadlineSeconds=deadline_s,
-            trainer=models.TrainerV1alpha1Trainer(env=[models.IoK8sApiCoreV1EnvVar(name=COMMAND, value=command)]),
-        ),
-    )
+    words += ["--learn"] if learn else []
+    annotations = {"driftwheel/job": job}
+    return train_job_manifest(job_name(model, job), words, annotations=annotations, deadline_s=deadline_s)
 
 
 def run_train_job(
@@ -90,7 +66,7 @@ def run_train_job(
         DriftwheelError: Kubernetes cannot be reached, refuses, or does not say how it ended.
     """
     name = job_name(model, job)
-    if (before := cluster.read(TRAIN_JOBS, name)) is not None and _condition(before, "Failed"):
+    if (before := cluster.read(TRAIN_JOBS, name)) is not None and condition(before, "Failed"):
         reporter.note(f"TrainJob {name} failed before; it is made anew")
         cluster.delete(TRAIN_JOBS, name)
         wait_for(
@@ -107,7 +83,7 @@ def run_train_job(
         ended = wait_for(
             lambda: _ended(cluster, name), what=f"TrainJob {name}", timeout_s=timeout_s + _SPARE_S, every_s=every_s
         )
-        if (failed := _condition(ended, "Failed")) is not None:
+        if (failed := condition(ended, "Failed")) is not None:
             raise TrainingError(
                 f"TrainJob {name} failed: {failed.get('reason', '')}: {failed.get('message', 'it does not say why')}",
                 hint=f"kubectl logs --selector jobset.sigs.k8s.io/jobset-name={name} says more",
@@ -167,9 +143,4 @@ def _ended(cluster: Cluster, name: str) -> Object | None:
     found = cluster.read(TRAIN_JOBS, name)
     if found is None:
         raise TrainingError(f"TrainJob {name} was deleted while it was waited for")
-    return found if _condition(found, "Complete") or _condition(found, "Failed") else None
-
-
-def _condition(found: Object, kind: str) -> dict[str, Any] | None:
-    conditions = found.get("status", {}).get("conditions", [])
-    return next((one for one in conditions if one["type"] == kind and one["status"] == "True"), None)
+    return found if condition(found, "Complete") or condition(found, "Failed") else None

@@ -1,4 +1,4 @@
-"""Retrains that alerts ask for: one a firing, where the policy allows it, each in a process of its own."""
+"""Retrains that alerts ask for: one a firing, where the policy allows it, each in a process or a pod of its own."""
 
 import threading
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from driftwheel.settings import Settings
 from driftwheel.wheel.lifecycle import current_rollout
-from driftwheel.wheel.retrain_processes import RetrainProcesses
+from driftwheel.wheel.retrain_runner import runner_for
 from driftwheel.wheel.retraining import permission_without_drift
 from monitoring.alert_webhook import Alert
 from monitoring.ledger import Ledger
@@ -36,12 +36,15 @@ class AlertRetrains:
 
     Args:
         registry: Where the answers are counted.
+
+    Raises:
+        ConfigurationError: ``retrain.runner`` needs a cluster, and this is no pod with a service account.
     """
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self._settings = settings
         self._turn = threading.Lock()
-        self._retrains = RetrainProcesses(settings)
+        self._retrains = runner_for(settings)
         self._answers = Counter(
             "driftwheel_alerts_received", "Alerts by what was done about them.", ["outcome"], registry=registry
         )
@@ -51,7 +54,7 @@ class AlertRetrains:
 
         Raises:
             DataError: The ledger cannot be used.
-            DriftwheelError: A process cannot be started.
+            DriftwheelError: A retrain cannot be started.
         """
         with self._turn:
             answers = [self._answer(alert) for alert in alerts]

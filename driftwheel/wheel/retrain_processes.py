@@ -35,7 +35,7 @@ class RetrainProcesses:
         ours = process is not None and process.poll() is None
         return ours or is_locked(self._settings.runtime / f"retrain-{model}.lock")
 
-    def start(self, model: str, *, reason: str, trigger: Trigger) -> Path:
+    def start(self, model: str, *, reason: str, trigger: Trigger) -> str:
         """Start one; where what it says goes.
 
         Raises:
@@ -49,7 +49,7 @@ class RetrainProcesses:
         keeper = threading.Thread(target=self._see_through, args=(model, command, words, started), daemon=True)
         keeper.start()
         self._running[model] = started.result()
-        return words
+        return str(words)
 
     def close(self) -> None:
         """End those that are going on; each saves a checkpoint, and the next one goes on from there."""

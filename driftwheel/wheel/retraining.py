@@ -92,15 +92,14 @@ def retrain(
     with lease(settings.runtime / f"retrain-{model}.lock"):
         started = now()
         # Written first, so that one that is killed again and again counts against the daily cap.
-        opened = {"event": "started", "reason": reason, "trigger": trigger}
-        Ledger(settings.ledger).append("retrain", model, at=started, summary=f"started ({reason})", payload=opened)
+        record_start(settings, model, started, reason, trigger)
         try:
             result = _retrain(settings, sources, model, reporter, until=until, steps=steps, estimator=estimator)
         except DriftwheelError as error:
             failed = RetrainOutcome(outcome=f"failed: {error.message}", result="failed")
-            _record(settings, model, started, reason, trigger, failed)
+            record_end(settings, model, started, reason, trigger, failed)
             raise
-        _record(settings, model, started, reason, trigger, result)
+        record_end(settings, model, started, reason, trigger, result)
     return result
 
 
@@ -140,9 +139,20 @@ def _retrain(
     return RetrainOutcome(outcome=f"made version {made.version}: {_ENTRIES[entry]}", result=entry, made=made)
 
 
-def _record(
+def record_start(settings: Settings, model: str, started: str, reason: str, trigger: Trigger) -> None:
+    """Open a retrain in the ledger.
+
+    Args:
+        started: When, ISO 8601.
+    """
+    opened = {"event": "started", "reason": reason, "trigger": trigger}
+    Ledger(settings.ledger).append("retrain", model, at=started, summary=f"started ({reason})", payload=opened)
+
+
+def record_end(
     settings: Settings, model: str, started: str, reason: str, trigger: Trigger, result: RetrainOutcome
 ) -> None:
+    """Write down what came of a retrain that was opened with ``record_start``, now."""
     payload = {
         "event": "finished",
         "started_at": started,

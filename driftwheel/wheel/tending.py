@@ -16,6 +16,7 @@ from driftwheel.wheel.clock import now
 from driftwheel.wheel.judging import look
 from driftwheel.wheel.lifecycle import current_rollout
 from driftwheel.wheel.retrain_processes import RetrainProcesses
+from driftwheel.wheel.retrain_runner import RetrainRunner, runner_for
 from driftwheel.wheel.retraining import permission, permission_without_drift
 from driftwheel.wheel.watching import check_drift
 from monitoring.ledger import Ledger
@@ -37,6 +38,10 @@ class Tending:
         judge: Let the judge look at candidates, and act on its verdicts.
         say: Told of what was decided, in a line for people.
         clock: Seconds, monotonic.
+        retrains: Who does retrains; as the settings have it unless given.
+
+    Raises:
+        ConfigurationError: ``retrain.runner`` needs a cluster, and this is no pod with a service account.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Tending:
         judge: bool,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        retrains: RetrainRunner | None = None,
     ) -> None:
         self._settings = settings
         self._models = tuple(models)
@@ -55,7 +61,8 @@ class Tending:
         self._judge = judge
         self._say = say
         self._clock = clock
-        self._retrains = RetrainProcesses(settings)
+        # Whoever only looks needs no cluster: the lease says whether a retrain is going on.
+        self._retrains = retrains or (runner_for(settings) if retrain else RetrainProcesses(settings))
         self._next_s: dict[tuple[str, str], float] = {}
         self._said: dict[str, str] = {}
 
@@ -141,6 +148,7 @@ def tending(
     Raises:
         BusyError: Another process tends this home.
         NotFoundError: One of ``models`` has no version in service.
+        ConfigurationError: ``retrain.runner`` needs a cluster, and this is no pod with a service account.
     """
     for model in models:
         read_rollout(settings.rollouts, model)

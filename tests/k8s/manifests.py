@@ -30,13 +30,18 @@ def _builder() -> list[str]:
     pytest.skip("needs kustomize 5, by itself or in kubectl 1.27 or newer (kubernetes.io/docs/tasks/tools)")
 
 
-@functools.cache
-def text(target: str) -> str:
-    """What ``kubectl apply -k k8s/TARGET`` would send."""
-    done = subprocess.run([*_builder(), str(K8S / target)], capture_output=True, text=True)
+def build(folder: Path) -> str:
+    """What ``kubectl apply -k FOLDER`` would send."""
+    done = subprocess.run([*_builder(), str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return done.stdout
+
+
+@functools.cache
+def text(target: str) -> str:
+    """What ``kubectl apply -k k8s/TARGET`` would send."""
+    return build(K8S / target)
 
 
 @functools.cache

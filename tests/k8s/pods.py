@@ -142,6 +142,10 @@ class Pod:
             return False
         return 200 <= answer.status_code < 400
 
+    def passes(self, name: str) -> bool:
+        """Whether a probe succeeds before it has failed so often that the kubelet would act."""
+        return any(self.probe(name) for _ in range(self.container[f"{name}Probe"].get("failureThreshold", 3)))
+
     def wait_until_ready(self, *, within_s: float = 60) -> None:
         give_up = time.monotonic() + within_s
         while not self.probe("readiness"):

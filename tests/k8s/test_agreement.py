@@ -34,6 +34,7 @@ def our_commands(container: Object) -> list[list[str]]:
             script = line[2].replace("\\\n", " ")
             assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0, script
             script = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", script)  # what a variable is if nobody sets it
+            script = re.sub(r"\$\{\w+:\+[^}]*\}", "", script)
             found += [
                 shlex.split(part)[1:]
                 for part in re.findall(r"^\s*(?:exec )?(driftwheel [^&\n]*)", script, flags=re.MULTILINE)

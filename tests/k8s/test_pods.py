@@ -60,8 +60,8 @@ def test_it_is_ready_once_its_models_answer_and_not_before(tmp_path: Path) -> No
     with pod:
         assert not pod.probe("readiness")
         pod.wait_until_ready()
-        assert pod.probe("startup")
-        assert pod.probe("liveness")
+        assert pod.passes("startup")
+        assert pod.passes("liveness")
         url = f"http://127.0.0.1:{pod.port}"
         page = httpx.get(f"{url}/metrics").text
         assert 'driftwheel_model_version_loaded{arm="stable",model="mf",version="1"} 1.0' in page
@@ -84,7 +84,7 @@ def test_a_model_that_cannot_be_loaded_keeps_it_alive_and_out_of_service(tmp_pat
             assert time.monotonic() < give_up
             time.sleep(0.02)
         time.sleep(2 * pod.container["readinessProbe"]["periodSeconds"])
-        assert pod.probe("liveness")
+        assert pod.passes("liveness")
         assert not pod.probe("readiness")
 
 
@@ -180,7 +180,7 @@ def test_an_init_container_fetches_what_the_server_beside_it_serves(tmp_path: Pa
         while not (volumes["home"] / "run/fleet.json").exists():
             assert time.monotonic() < give_up
             time.sleep(0.05)
-        assert follow.probe("liveness")
+        assert follow.passes("liveness")
         follow.terminate()
         follow.ended_within(30)
 

@@ -1,4 +1,6 @@
-"""The Kubernetes API as far as the steps need it: objects by path, merge patches, and answers as the real one gives them."""
+"""The Kubernetes API as far as steps and retrains need it: objects by path or label, merge patches, and answers as the real
+one gives them.
+"""
 
 import json
 import threading
@@ -6,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
 
@@ -33,6 +36,11 @@ class StandIn:
     def get(self, kind: Kind, name: str) -> Object:
         return self.objects[f"{kind.path(NAMESPACE)}/{name}"]
 
+    def bearing(self, folder: str, query: dict[str, list[str]]) -> list[Object]:
+        label, _, value = query["labelSelector"][0].partition("=")
+        found = [content for path, content in self.objects.items() if path.rpartition("/")[0] == folder]
+        return [one for one in found if one["metadata"].get("labels", {}).get(label) == value]
+
     def answer(self, method: str, path: str, kind: str, body: Object | None) -> tuple[int, Object]:
         with self.lock:
             self.calls.append((method, path))
@@ -42,6 +50,8 @@ class StandIn:
                 if path in self.objects:
                     return 409, {"message": f"{path} already exists"}
                 self.objects[path] = body
+            elif "?labelSelector=" in path:
+                return 200, {"items": self.bearing(urlsplit(path).path, parse_qs(urlsplit(path).query))}
             elif path not in self.objects:
                 return 404, {"message": f'"{path.rpartition("/")[2]}" not found'}
             elif method == "PATCH":

@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, TRAIN_JOBS
 from driftwheel.pipelines.kserve import ROLLOUTS
+from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES, TRAIN_JOBS
 
 ROOT = Path(__file__).parent.parent.parent.parent
 FOLDER = ROOT / "k8s/pipelines"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from driftwheel.errors import ConfigurationError, DriftwheelError
-from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES
 from driftwheel.pipelines.deployment import check_target
 from driftwheel.pipelines.kserve import BUNDLES, ROLLOUTS, deploy_to_service
 from driftwheel.rollout import serve_stable, start_candidate
 from driftwheel.settings import Settings
+from driftwheel.wheel.cluster import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_SERVICES
 from driftwheel.wheel.progress import SILENT
 from tests.driftwheel.pipelines.stand_in import StandIn, stand_in
 

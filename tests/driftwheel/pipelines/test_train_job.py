@@ -14,9 +14,10 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from driftwheel.errors import ConfigurationError, DriftwheelError, TrainingError
 from driftwheel.pipelines import steps
-from driftwheel.wheel.cluster import TRAIN_JOBS, Cluster
-from driftwheel.pipelines.train_job import COMMAND, RUNTIME, job_name, run_train_job, train_elsewhere, train_job
+from driftwheel.pipelines.train_job import job_name, run_train_job, train_elsewhere, train_job
 from driftwheel.settings import Settings, TrainingSettings
+from driftwheel.wheel.cluster import TRAIN_JOBS, Cluster
+from driftwheel.wheel.job_manifests import COMMAND, RUNTIME
 from driftwheel.wheel.progress import SILENT
 from driftwheel.wheel.sources import Sources
 from tests.command_lines import parsed

@@ -36,6 +36,8 @@ class Measured:
 
     model: Model | GraphModel
     split: EncodedSplit
+    dataset: Dataset
+    """What it learned from, with the same test split."""
     predicted: NDArray[np.float32]
     """``[rows]``."""
 
@@ -47,9 +49,10 @@ def measure(measured: TrainedModel, dataset: Dataset) -> Measured:
         measured: Trained on the dataset's training split, or on all its rows but the test split.
     """
     own = measured.fingerprint == dataset.fingerprint
-    split = encoded_split(dataset if own else refit_dataset(dataset, keep_test=True), "test")
+    learned = dataset if own else refit_dataset(dataset, keep_test=True)
+    split = encoded_split(learned, "test")
     model = load_any(measured.folder)
-    return Measured(model, split, predict(model, split.feed))
+    return Measured(model, split, learned, predict(model, split.feed))
 
 
 def write_answers(path: Path, dataset: Dataset, predicted: NDArray[np.float32]) -> None:

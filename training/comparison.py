@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from driftwheel.contracts import Task
 from training.config import TrainConfig
-from training.final_metrics import task_metrics
+from training.final_metrics import RANKING_CUTOFFS, task_metrics
+from training.metrics import Relevant, beyond_accuracy, user_metrics
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 HEADLINE: dict[Task, str] = {"rating": "rmse", "churn": "auc"}
 """The metric that decides, which is the gate's too."""
+RANKING_HEADLINE = "ndcg_at_10"
+"""The same, of what is trained to rank."""
 
 _LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "brier", "ece", "cost"}
 _HIGHER_IS_BETTER = {"auc", "average_precision", "f1"}
@@ -37,11 +40,11 @@ class Difference:
     b: float
     delta: float
     """``b - a``."""
-    low: float
-    """The difference's confidence interval, from here."""
-    high: float
+    low: float | None
+    """The difference's confidence interval, from here; None of what is no mean over users, and of popularity."""
+    high: float | None
     better: Better | None
-    """Whose value is better beyond the interval; None where the interval holds 0."""
+    """Whose value is better beyond the interval; None where the interval holds 0, or where there is none."""
 
 
 def differences(
@@ -82,6 +85,71 @@ def differences(
         found.append(
             Difference(metric=name, **values, low=float(low), high=float(high), better=_better(name, low, high))
         )
+    return found
+
+
+def ranking_differences(
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+    relevant: Relevant,
+    popularity: NDArray[np.float64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Difference]:
+    """The metrics of two models' lists for the same users, with percentile intervals of the differences between the means over
+    users, whole users being drawn. Coverage and popularity are neither better nor worse when they are higher.
+
+    Args:
+        a: One model's lists ``[users, depth]``, best first, -1 where one ends early.
+        b: The other's.
+        popularity: ``[items]``, as ``metrics.ranking_metrics`` takes it.
+
+    Raises:
+        ValueError: Lists are shorter than the longest cutoff, or nobody has anything relevant.
+    """
+    sides = [user_metrics(lists, relevant, len(popularity), cutoffs=RANKING_CUTOFFS) for lists in (a, b)]
+    names = list(sides[0])
+    first, second = (np.stack([each[name] for name in names], axis=1) for each in sides)
+    users = len(first)
+    if not users:
+        raise ValueError("nobody has anything relevant")
+    random = np.random.default_rng(seed)
+    drawn = np.empty((resamples, len(names)))
+    for n in range(resamples):
+        drawn[n] = (second - first)[random.integers(0, users, users)].mean(axis=0)
+        on_progress(n + 1, resamples)
+    tail = (1 - CONFIDENCE) / 2
+    found: list[Difference] = []
+    for name, one, other, column in zip(names, first.mean(axis=0), second.mean(axis=0), drawn.T, strict=True):
+        low, high = np.quantile(column, [tail, 1 - tail])
+        values = {"a": float(one), "b": float(other), "delta": float(other - one)}
+        found.append(
+            Difference(metric=name, **values, low=float(low), high=float(high), better=_better(name, low, high))
+        )
+    return found + _beyond_accuracy(a, b, relevant, popularity)
+
+
+def _beyond_accuracy(
+    a: NDArray[np.int64], b: NDArray[np.int64], relevant: Relevant, popularity: NDArray[np.float64]
+) -> list[Difference]:
+    judged = np.bincount(relevant.row, minlength=len(a)) > 0
+    found: list[Difference] = []
+    for k in RANKING_CUTOFFS:
+        one, other = (beyond_accuracy(lists[judged, :k], popularity) for lists in (a, b))
+        found += [
+            Difference(
+                metric=name,
+                a=one[name],
+                b=other[name],
+                delta=other[name] - one[name],
+                low=None,
+                high=None,
+                better=None,
+            )
+            for name in one
+        ]
     return found
 
 

@@ -14,7 +14,7 @@ from driftwheel.errors import DataError
 from driftwheel.preprocessing import Tensors, encode
 from training.config import TrainConfig
 from training.data.dataset import Dataset, EncodedSplit, labels, public_tensors, read_split
-from training.final_metrics import rankings_judged, task_metrics
+from training.final_metrics import rank_for, rankings_judged, task_metrics
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
 
 _CHUNK_ROWS = 65_536
@@ -37,6 +37,27 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: TrainConfig | None
         return metrics
     splits = (_encoded(bundle, read_split(dataset, split)) for split in ("train", "test"))
     return metrics | rankings_judged(_factorization(bundle), *splits)
+
+
+def bundle_rankings(bundle: Bundle, users: NDArray[Any], seen: Tensors, depth: int) -> NDArray[np.int64]:
+    """What a bundle's factors rank for users, of all items that it knows: ``[users, depth]`` indices of its vocabulary, best
+    first, -1 where a list ends early.
+
+    Args:
+        users: The ids of some that it knows, ``[users]``.
+        seen: ``user_id`` and ``item_id`` ``[rows]`` of what is left out of their lists.
+
+    Raises:
+        DataError: The bundle has no factors.
+    """
+    if FACTOR_PARAMETERS not in bundle.manifest.files:
+        raise DataError(f"{bundle.name} version {bundle.version} has no factors to rank items by")
+    vocabularies = bundle.vocabularies()
+    left_out = {
+        "user_index": vocabularies["user_id"].encode(seen["user_id"]),
+        "item_index": vocabularies["item_id"].encode(seen["item_id"]),
+    }
+    return rank_for(_factorization(bundle), vocabularies["user_id"].encode(users), left_out, depth)
 
 
 def is_for_ranking(bundle: Bundle) -> bool:

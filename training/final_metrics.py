@@ -1,5 +1,7 @@
 """The metrics of a trained model on its own test split, computed by rank 0 when training ends."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from training.models.store import Model
 _RELEVANT = 0.75
 """An item was worth recommending when its rating lies at least this far up the range (with 0.5 to 5: four and more)."""
 
-_CUTOFFS = (10, 20)
+RANKING_CUTOFFS = (10, 20)
 
 MOST_RANKED_FOR = 10_000
 """Users, evenly spread: more would tell little more."""
@@ -50,7 +52,26 @@ def final_metrics(
 
 
 def rankings_judged(model: MatrixFactorization, train: EncodedSplit, test: EncodedSplit) -> dict[str, float]:
-    """Rankings of all known items but those that the user has rated in training, judged by the known items of the test split
+    """The metrics of what ``rankings_on_test`` finds."""
+    found = rankings_on_test(model, train, test, max(RANKING_CUTOFFS))
+    return ranking_metrics(found.ranked, found.relevant, found.popularity, cutoffs=RANKING_CUTOFFS)
+
+
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """What a model ranks for users of a test split, and what turned out relevant, in the model's indices."""
+
+    users: NDArray[np.int64]
+    """``[users]``, ascending."""
+    ranked: NDArray[np.int64]
+    """``[users, depth]``, best first; -1 where a list ends early."""
+    relevant: Relevant
+    popularity: NDArray[np.float64]
+    """``[items]``: the share of the training's users who rated the item."""
+
+
+def rankings_on_test(model: MatrixFactorization, train: EncodedSplit, test: EncodedSplit, depth: int) -> Rankings:
+    """Rankings of all known items but those that the user has rated in training, and the known items of the test split
     that the user rated high, for each known user with any; of many users, 10,000 evenly spread ones.
     """
     users, items = test.feed["user_index"], test.feed["item_index"]
@@ -60,13 +81,24 @@ def rankings_judged(model: MatrixFactorization, train: EncodedSplit, test: Encod
     asked = asked[:: max(1, len(asked) // MOST_RANKED_FOR)]
     good &= np.isin(users, asked)
     row = np.searchsorted(asked, users[good])
-    ranked = np.full((len(asked), max(_CUTOFFS)), -1)
-    for place, (user, seen) in enumerate(zip(asked, _seen(train, asked), strict=True)):
-        best = rank_items(model, int(user), seen, max(_CUTOFFS))
-        ranked[place, : len(best)] = best
     popularity = np.bincount(train.feed["item_index"], minlength=model.shape.items) / (model.shape.users - 1)
     popularity[0] = 0.0
-    return ranking_metrics(ranked, Relevant(row, items[good]), popularity, cutoffs=_CUTOFFS)
+    return Rankings(asked, rank_for(model, asked, train.feed, depth), Relevant(row, items[good]), popularity)
+
+
+def rank_for(
+    model: MatrixFactorization, users: NDArray[np.int64], seen: Mapping[str, NDArray[Any]], depth: int
+) -> NDArray[np.int64]:
+    """The best items for each of these users, ``[users, depth]``; -1 where a list ends early.
+
+    Args:
+        seen: ``user_index`` and ``item_index`` ``[rows]`` of what is left out. An item that the model does not know is 0.
+    """
+    ranked = np.full((len(users), depth), -1)
+    for place, (user, items) in enumerate(zip(users, _seen(seen, users), strict=True)):
+        best = rank_items(model, int(user), items, depth)
+        ranked[place, : len(best)] = best
+    return ranked
 
 
 def relevant_from(low: float, high: float) -> float:
@@ -74,9 +106,10 @@ def relevant_from(low: float, high: float) -> float:
     return low + _RELEVANT * (high - low)
 
 
-def _seen(train: EncodedSplit, users: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The items that each of these users rated in training."""
-    order = np.argsort(train.feed["user_index"], kind="stable")
-    by_user = train.feed["user_index"][order]
-    starts, ends = (np.searchsorted(by_user, users, side) for side in ("left", "right"))
-    return [train.feed["item_index"][order[start:end]] for start, end in zip(starts, ends, strict=True)]
+def _seen(seen: Mapping[str, NDArray[Any]], users: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The known items of each of these users."""
+    known = seen["item_index"] > 0
+    user, item = seen["user_index"][known], seen["item_index"][known]
+    order = np.argsort(user, kind="stable")
+    starts, ends = (np.searchsorted(user[order], users, side) for side in ("left", "right"))
+    return [item[order[start:end]] for start, end in zip(starts, ends, strict=True)]

@@ -25,7 +25,9 @@ from training.mlflow_store import (
     open_client,
     quiet,
 )
+from training.models.matrix_factorization import MatrixFactorization
 from training.plots import figures, training_pictures
+from training.ranking_record import write_rankings
 from training.run_report import FILE as REPORT
 from training.run_report import RunFacts, write_run_report
 
@@ -155,7 +157,7 @@ def dataset_input(dataset: Dataset, context: str) -> Any:
 
 
 def _log_files(client: "MlflowClient", run_id: str, trained: Trained, dataset: Dataset, full: Dataset) -> None:
-    """Answers on the test split, importance, plots, the page of them all, and the weights."""
+    """Answers and rankings on the test split, importance, plots, the page of them all, and the weights."""
     measured = measure(trained.measured, dataset)
     importance: list[Importance] = []
     if dataset.task == "churn":
@@ -180,6 +182,8 @@ def _log_files(client: "MlflowClient", run_id: str, trained: Trained, dataset: D
             figure.savefig(folder / "plots" / name, dpi=100)
         (folder / EVALUATION_FOLDER).mkdir()
         write_answers(folder / EVALUATION_FOLDER / ANSWERS, dataset, measured.predicted)
+        if isinstance(measured.model, MatrixFactorization):
+            write_rankings(folder / EVALUATION_FOLDER, measured.model, measured.dataset)
         if importance:
             write_json(folder / EVALUATION_FOLDER / "importance.json", importance)
         (folder / REPORT).write_bytes(write_run_report(facts))

@@ -46,7 +46,8 @@ def compare(
     """Compare two versions on rows that neither has learned from: metrics, differences and 95 % intervals.
 
     The rows are the test split of the version with the newer data. Intervals are of the paired bootstrap, over users where
-    there are users. Ends with code 0 if B is better by the metric of the gate, 10 if no difference shows, 11 if it is worse.
+    there are users. If either is trained to rank, both are judged by their lists for the users of those rows. Ends with
+    code 0 if B is better by the metric of the gate, 10 if no difference shows, 11 if it is worse.
     """
     from dataclasses import asdict
 
@@ -71,13 +72,16 @@ def _print(result: "Comparison") -> None:
     table = Table(*(Column(name, no_wrap=True) for name in names), title=f"{result.model}, by version")
     better = {"a": str(result.a), "b": str(result.b), None: ""}
     for one in result.differences:
-        interval = f"{one.low:+.4f} to {one.high:+.4f}"
+        interval = "" if one.low is None else f"{one.low:+.4f} to {one.high:+.4f}"
         table.add_row(one.metric, f"{one.a:.4f}", f"{one.b:.4f}", f"{one.delta:+.4f}", interval, better[one.better])
     ANSWER.print(table)
     drawn = f"{result.clusters:,} users drawn" if result.clusters else "rows drawn"
-    left_out = f", {result.left_out:,} left out that the other has learned from" if result.left_out else ""
+    ranked = result.judged_by == "rankings"
+    rows = "high ratings among the test rows" if ranked else "test rows"
+    why = ", or of users it does not know" if ranked else ""
+    left_out = f", {result.left_out:,} left out that the other has learned from{why}" if result.left_out else ""
     ANSWER.print(
-        f"{result.rows:,} test rows of version {result.data_of}{left_out}; {drawn} {result.resamples:,} times\n"
+        f"{result.rows:,} {rows} of version {result.data_of}{left_out}; {drawn} {result.resamples:,} times\n"
         f"version {result.b} beside version {result.a}, by {result.metric}: {result.verdict}",
         highlight=False,
     )

@@ -13,25 +13,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from driftwheel.bundle import ITEM_FACTORS, USER_FACTORS
+from driftwheel.cli import app
 from driftwheel.errors import ConfigurationError, DataError, TrainingError
 from driftwheel.rollout import read_rollout, serve_stable
 from driftwheel.settings import Settings, TrainingSettings
 from driftwheel.wheel.comparing import compare, metrics_side_by_side
 from driftwheel.wheel.dry_run import TrainingPlan, plan_training
 from driftwheel.wheel.inventory import describe
-from driftwheel.wheel.lifecycle import NewVersion, enter, make_version
+from driftwheel.wheel.lifecycle import NewVersion, TrackedVersion, enter, make_version, train_version
 from driftwheel.wheel.progress import SILENT
 from driftwheel.wheel.promotion import promote, roll_back, set_archived
 from monitoring.ledger import Ledger
 from tests.training.samples import small_table
 from training.answers import read_answers
-from training.config import RatingConfig, config_fields, default_config
+from training.config import IalsConfig, RatingConfig, config_fields, default_config
 from training.data.dataset import Dataset, read_split
 from training.data.ratings import prepare_ratings
+from training.data.refit import refit_dataset
 from training.data.sources import RatingsSource
 from training.evaluation import bundle_answers
 from training.mlflow_store import open_client
+from training.ranking_record import read_rankings
 from training.registry import Registry
 from training.run_record import fetch_file
 
@@ -264,3 +269,98 @@ def test_what_stands_in_the_way_of_a_comparison_is_said(world: World, tmp_path: 
             compare(world.settings, "mf", 1, 2, Silent(), resamples=200)
     finally:
         shutil.move(tmp_path / "evaluation", artifacts)
+
+
+@pytest.fixture(scope="module")
+def ranker(world: World) -> TrackedVersion:
+    """Version 3, which is trained to rank on the data of version 2. It waits for its export."""
+    made = train_version(
+        world.settings, "mf", world.datasets[1], SILENT, base=IalsConfig(epochs=2, factors=4, half_life=0.0)
+    )
+    assert made.version == 3
+    return made
+
+
+def ndcg(listed: list[str], relevant: set[str]) -> float:
+    gains = [1 / np.log2(place + 2) for place, item in enumerate(listed[:10]) if item in relevant]
+    return sum(gains) / sum(1 / np.log2(place + 2) for place in range(min(10, len(relevant))))
+
+
+def test_lists_of_the_same_rows_are_those_on_record(world: World, ranker: TrackedVersion) -> None:
+    """One that predicts ratings beside one that ranks: their runs have measured both."""
+    result = compare(world.settings, "mf", 2, 3, Silent(), resamples=200)
+    found = {one.metric: one for one in result.differences}
+    for name in ("ndcg_at_10", "recall_at_20", "mrr_at_10", "map_at_20", "hit_rate_at_10", "coverage_at_20"):
+        assert found[name].a == pytest.approx(world.made[1].metrics[name])
+        assert found[name].b == pytest.approx(ranker.shipped.metrics[name])
+    assert (result.metric, result.judged_by, result.left_out) == ("ndcg_at_10", "rankings", 0)
+    assert metrics_side_by_side(world.settings, "mf", 3, 2) is None
+    both = metrics_side_by_side(world.settings, "mf", 2, 3)
+    assert both is not None
+    assert both[1]["ndcg_at_10"] == pytest.approx(ranker.shipped.metrics["ndcg_at_10"])
+
+
+def test_the_older_version_ranks_what_neither_has_learned(world: World, ranker: TrackedVersion, tmp_path: Path) -> None:
+    """The comparison's NDCG, computed again user by user from what lies on disk."""
+    result = compare(world.settings, "mf", 1, 3, Silent(), resamples=200)
+    files = [
+        fetch_file(world.settings, ranker.run_id, f"evaluation/{name}.parquet", tmp_path)
+        for name in ("rankings", "ranked_items")
+    ]
+    assert files[0] is not None
+    assert files[1] is not None
+    record, older = read_rankings(files[0], files[1]), world.made[0].bundle
+    assert older is not None
+    newer_train, older_train = (
+        {*zip(*(read_split(dataset, "train")[name].to_pylist() for name in ("user_id", "item_id")), strict=True)}
+        for dataset in (refit_dataset(world.datasets[1], keep_test=True), refit_dataset(world.datasets[0]))
+    )
+    test = {
+        *zip(*(read_split(world.datasets[1], "test")[name].to_pylist() for name in ("user_id", "item_id")), strict=True)
+    }
+    known = older.vocabularies()
+    users, items = (np.load(older.path(file)) for file in (USER_FACTORS, ITEM_FACTORS))
+    values: list[tuple[float, float]] = []
+    rows = 0
+    for row, user in enumerate(record.users):
+        struck = {item for item in known["item_id"].entries if (user, item) in test & older_train}
+        relevant = set(record.items[record.relevant.item[record.relevant.row == row]]) - struck
+        if not relevant or not known["user_id"].index(user):
+            continue
+        vector = users[known["user_id"].index(user)]
+        order = np.argsort(-(items[:, :-1] @ vector[:-1] + items[:, -1]))
+        first = [known["item_id"].entries[place] for place in order]
+        first = [item for item in first if (user, item) not in newer_train and item not in struck]
+        second = [item for item in record.items[record.ranked[row][record.ranked[row] >= 0]] if item not in struck]
+        values.append((ndcg(first, relevant), ndcg(second, relevant)))
+        rows += len(relevant)
+    headline = next(one for one in result.differences if one.metric == "ndcg_at_10")
+    assert (headline.a, headline.b) == pytest.approx(tuple(np.mean(values, axis=0)), abs=1e-6)
+    assert (result.clusters, result.rows) == (len(values), rows)
+    assert result.left_out > 0
+    assert rows + result.left_out == len(record.relevant.row)
+    back = compare(world.settings, "mf", 3, 1, Silent(), resamples=200)
+    assert {result.verdict, back.verdict} in ({"better", "worse"}, {"no difference shown"})
+
+
+def test_the_command_shows_lists_and_says_when_there_are_none(
+    world: World, ranker: TrackedVersion, tmp_path: Path
+) -> None:
+    expected = compare(world.settings, "mf", 2, 3, Silent(), resamples=200)
+    words = ["--home", str(world.settings.home), "models", "compare", "mf", "2", "3", "--resamples", "200"]
+    shown = CliRunner().invoke(app, words)
+    assert f"version 3 beside version 2, by ndcg_at_10: {expected.verdict}" in shown.output
+    assert f"{expected.rows} high ratings among the test rows of version 3" in shown.output
+    assert shown.exit_code == {"better": 0, "no difference shown": 10, "worse": 11}[expected.verdict]
+    uri = open_client(world.settings).get_run(ranker.run_id).info.artifact_uri
+    record = Path(uri.removeprefix("file://")) / "evaluation" / "rankings.parquet"
+    shutil.move(record, tmp_path)
+    try:
+        with pytest.raises(
+            TrainingError, match="the run of version 3 of mf has no rankings of its test split"
+        ) as caught:
+            compare(world.settings, "mf", 2, 3, Silent(), resamples=200)
+        assert "train again" in (caught.value.hint or "")
+        assert metrics_side_by_side(world.settings, "mf", 2, 3) is None
+    finally:
+        shutil.move(tmp_path / "rankings.parquet", record)

@@ -1,12 +1,18 @@
-"""Real data and real training jobs, made once for a test session: preparing and training again finds what is there."""
+"""Real data and real training jobs, made once for all workers of a test session: preparing and training again finds what is
+there.
+"""
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from training.config import RatingConfig
+from driftwheel.files import waiting_lock
+from training.config import RatingConfig, config_fields, default_config, digest
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset
 from training.data.ratings import prepare_ratings
@@ -21,20 +27,40 @@ SMALL_CONFIG = RatingConfig(epochs=80, patience=80, batch_rows=500, factors=4)
 
 @pytest.fixture(scope="session")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same folder in every test folder of the session."""
-    return tmp_path_factory.getbasetemp() / "shared-home"
+    """The same folder in every test folder of the session. Data and jobs in it are those of all workers of xdist, of which
+    each has a temporary folder in a common one; all else, as what MLflow keeps, is the worker's own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    home = base / "shared-home"
+    home.mkdir(exist_ok=True)
+    common = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-by-workers"
+    for name in ("data", "jobs"):
+        (common / name).mkdir(parents=True, exist_ok=True)
+        if not (home / name).is_symlink():
+            (home / name).symlink_to(common / name)
+    return home
+
+
+@contextmanager
+def preparing(home: Path) -> Generator[Path]:
+    """The folder for data, while no other worker prepares any: it finds what this one prepares."""
+    data = home / "data"
+    with waiting_lock(data / "preparing.lock"):
+        yield data
 
 
 @pytest.fixture(scope="session")
 def ratings(shared_home: Path) -> Dataset:
     """MovieLens before the cut."""
-    return prepare_ratings(RatingsSource(), shared_home / "data", until=CUT)
+    with preparing(shared_home) as data:
+        return prepare_ratings(RatingsSource(), data, until=CUT)
 
 
 @pytest.fixture(scope="session")
 def customers(shared_home: Path) -> Dataset:
     """Telco churn."""
-    return prepare_customers(CustomersSource(), shared_home / "data")
+    with preparing(shared_home) as data:
+        return prepare_customers(CustomersSource(), data)
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +95,9 @@ def refitted_ratings(
 def small_ratings(shared_home: Path) -> Dataset:
     """2,000 made ratings with text ids, so that an epoch takes a moment."""
     path = shared_home / "small.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
     small_table(2000).to_csv(path, index=False)
-    return prepare_ratings(RatingsSource(path=str(path)), shared_home / "data")
+    with preparing(shared_home) as data:
+        return prepare_ratings(RatingsSource(path=str(path)), data)
 
 
 def small_table(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -92,13 +118,26 @@ def small_table(rows: int, seed: int = 0) -> pd.DataFrame:
 
 def run_job(dataset: Dataset, jobs: Path, **changes: object) -> TrainedModel:
     """Train with the arguments that most tests want."""
-    return train(dataset, **_arguments(jobs, changes))
+    arguments = _arguments(jobs, changes)
+    with in_turn(dataset, arguments):
+        return train(dataset, **arguments)
 
 
 def run_both(dataset: Dataset, full: Dataset, jobs: Path, **changes: object) -> Trained:
     """Train and refit with the same arguments."""
-    return train_and_refit(dataset, full, **_arguments(jobs, changes))
+    arguments = _arguments(jobs, changes)
+    with in_turn(dataset, arguments):
+        return train_and_refit(dataset, full, **arguments)
+
+
+@contextmanager
+def in_turn(dataset: Dataset, arguments: dict) -> Generator[None]:
+    """Wait while another worker trains the same, which a job itself refuses to do: its model is found then."""
+    fields = config_fields(arguments.get("config") or default_config(dataset.task))
+    turn = f"{dataset.fingerprint[:16]}-{digest(fields, arguments['seed'])}.turn"
+    with waiting_lock(arguments["jobs_folder"] / turn):
+        yield
 
 
 def _arguments(jobs: Path, changes: dict[str, object]) -> dict:
-    return {"jobs_folder": jobs, "ranks": 2, "seed": 42, "timeout_s": 120.0} | changes
+    return {"jobs_folder": jobs, "ranks": 2, "seed": 42, "timeout_s": 250.0} | changes

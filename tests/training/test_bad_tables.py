@@ -39,6 +39,7 @@ def prepared(table: pd.DataFrame, folder: Path, **changes: object) -> Dataset:
         (customers(spend=["12 EUR"] * 3 + [1.0] * 397), [], ["column 'spend' holds '12 EUR' in row 1", "not a number"]),
         (customers().head(0), [], ["no valid customer"]),
         (customers(), ["--drop", "gone"], ["no column 'gone'", "--drop"]),
+        (customers(), ["--drop", "churn"], ["'churn' is named by --label-column and --drop"]),
     ],
 )
 def test_customers_that_cannot_be_learned_from(tmp_path: Path, table: pd.DataFrame, words: list[str], says: list[str]):
@@ -52,7 +53,11 @@ def test_customers_that_cannot_be_learned_from(tmp_path: Path, table: pd.DataFra
         (small_table(300).drop(columns="rating"), [], ["no column 'rating'", "--rating-column"]),
         (small_table(300).assign(rating=np.nan), [], ["no valid rating in 300 rows", "missing value"]),
         (small_table(300).assign(rating=7.0), [], ["no valid rating in 300 rows", "rating out of range"]),
-        (small_table(3), [], ["3 ratings are too few to split into training, validation and test"]),
+        (
+            small_table(3),
+            [],
+            ["3 ratings are too few to split into training, validation and test", "shares give 3, 0 and 0"],
+        ),
         (small_table(300), ["--until", "1990-01-01"], ["no rating lies before 1990-01-01"]),
         (small_table(300).assign(user_id=None), [], ["no valid rating in 300 rows"]),
     ],
@@ -60,6 +65,14 @@ def test_customers_that_cannot_be_learned_from(tmp_path: Path, table: pd.DataFra
 def test_ratings_that_cannot_be_learned_from(tmp_path: Path, table: pd.DataFrame, words: list[str], says: list[str]):
     table.to_csv(tmp_path / "ratings.csv", index=False)
     refused(tmp_path, ["train", "mf", "--ratings", str(tmp_path / "ratings.csv"), *words], says)
+
+
+def test_one_column_is_not_two_things(tmp_path: Path):
+    small_table(300).to_csv(tmp_path / "ratings.csv", index=False)
+    with pytest.raises(DataError, match="'item_id' is named by --user-column and --item-column"):
+        prepare_ratings(RatingsSource(path=str(tmp_path / "ratings.csv"), user_column="item_id"), tmp_path / "data")
+    with pytest.raises(DataError, match="'spend' is named by --categorical and --numeric"):
+        prepared(customers(), tmp_path, categorical=("spend",), numeric=("spend",))
 
 
 def refused(folder: Path, words: list[str], says: list[str]) -> None:
@@ -81,6 +94,17 @@ def test_a_rating_without_a_value_is_left_out_and_counted(tmp_path: Path):
     assert dataset.dropped["missing value"] == 2
     labels = np.concatenate([encoded_split(dataset, split).label for split in ("train", "valid", "test")])
     assert np.isfinite(labels).all()
+
+
+def test_rows_that_were_prepared_from_another_file_are_reported_as_this_ones(tmp_path: Path):
+    table, first, second = small_table(300), tmp_path / "first.csv", tmp_path / "second.csv"
+    table.assign(rating=table["rating"].where(table.index != 3)).to_csv(first, index=False)
+    table.assign(rating=table["rating"].where(table.index != 3, 7.0)).to_csv(second, index=False)
+    missing, outside = (prepare_ratings(RatingsSource(path=str(path)), tmp_path / "data") for path in (first, second))
+    assert missing.folder == outside.folder
+    assert (missing.source, missing.dropped["missing value"]) == (str(first), 1)
+    assert (outside.source, outside.dropped["rating out of range"]) == (str(second), 1)
+    assert "missing value" not in outside.dropped
 
 
 def test_a_user_and_an_item_of_the_test_split_alone_are_unknown_and_get_a_score(tmp_path: Path):

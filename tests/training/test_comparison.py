@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from training.comparison import differences
+from training.comparison import differences, ranking_differences
 from training.config import ChurnConfig
+from training.metrics import Relevant, ranking_metrics
 
 
 def ratings(seed: int, users: int = 200, each: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -101,3 +102,59 @@ def test_progress_is_told() -> None:
         "rating", actual, actual, actual, clusters=users, resamples=100, on_progress=lambda n, of: seen.append((n, of))
     )
     assert seen[-1] == (100, 100)
+
+
+def lists(seed: int, users: int, items: int = 50) -> np.ndarray:
+    """Random lists of 20 of the items, for users ``[users, 20]``."""
+    return np.random.default_rng(seed).permuted(np.tile(np.arange(items), (users, 1)), axis=1)[:, :20]
+
+
+def test_lists_are_compared_by_the_metrics_that_training_has() -> None:
+    a, b = lists(0, 80), lists(1, 80)
+    random = np.random.default_rng(2)
+    row = np.repeat(np.arange(5, 80), 3)  # five users have nothing to find
+    relevant = Relevant(row, random.permuted(np.tile(np.arange(50), (75, 1)), axis=1)[:, :3].ravel())
+    popularity = random.uniform(size=50)
+    found = ranking_differences(a, b, relevant, popularity, resamples=100)
+    first, second = (ranking_metrics(side, relevant, popularity) for side in (a, b))
+    assert {one.metric for one in found} == first.keys()
+    for one in found:
+        assert (one.a, one.b) == pytest.approx((first[one.metric], second[one.metric]))
+        assert one.delta == pytest.approx(one.b - one.a)
+        plain = one.metric.startswith(("coverage", "popularity"))
+        assert (one.low is None, one.high is None) == (plain, plain)
+        if one.low is not None and one.high is not None:
+            assert one.low <= one.delta <= one.high
+    assert [one.better for one in ranking_differences(a, a, relevant, popularity, resamples=100)] == [None] * len(found)
+    with pytest.raises(ValueError, match="nobody has anything relevant"):
+        ranking_differences(a, b, Relevant(row[:0], row[:0]), popularity)
+
+
+def test_lists_that_find_more_are_better_on_either_side() -> None:
+    bad = lists(0, 80)
+    good = bad.copy()
+    good[:, 0] = 50
+    relevant, popularity = Relevant(np.arange(80), np.full(80, 50)), np.full(51, 0.1)
+    for a, b, better in ((bad, good, "b"), (good, bad, "a")):
+        found = {one.metric: one for one in ranking_differences(a, b, relevant, popularity, resamples=100)}
+        assert found["ndcg_at_10"].better == found["mrr_at_20"].better == found["recall_at_20"].better == better
+        assert found["popularity_at_10"].better is None
+
+
+def test_the_interval_of_lists_holds_the_true_difference_about_as_often_as_it_says() -> None:
+    """Of users who find one thing with chances of .3 and .5, in either list independently: 95 of 100 intervals, give or take."""
+    random = np.random.default_rng(7)
+    covered = 0
+    for trial in range(100):
+        sides = []
+        for chance in (0.3, 0.5):
+            side = np.tile(np.arange(20), (150, 1))
+            side[random.uniform(size=150) < chance, 0] = 20
+            sides.append(side)
+        relevant = Relevant(np.arange(150), np.full(150, 20))
+        found = ranking_differences(*sides, relevant, np.full(21, 0.1), resamples=200, seed=trial)
+        one = next(one for one in found if one.metric == "hit_rate_at_10")
+        assert one.low is not None
+        assert one.high is not None
+        covered += one.low <= 0.2 <= one.high
+    assert 86 <= covered <= 100

@@ -6,7 +6,7 @@ import torch
 
 from training.config import RatingConfig
 from training.data.dataset import EncodedSplit
-from training.final_metrics import final_metrics
+from training.final_metrics import final_metrics, rank_for
 from training.inference import rank_items
 from training.models.matrix_factorization import MatrixFactorization, MatrixFactorizationShape
 
@@ -40,3 +40,10 @@ def test_rankings_are_judged_by_known_items_that_known_users_rated_high(model: M
     assert metrics["mrr_at_20"] == pytest.approx((1 + 1 / 14) / 2)
     assert metrics["coverage_at_20"] == pytest.approx(1 / 3)  # of 1, 2 and 30: the second user is shown 2
     assert metrics["popularity_at_10"] == pytest.approx((0 + 0.5 / 10) / 2)
+
+
+def test_an_item_that_the_model_does_not_know_takes_no_other_off_the_list(model: MatrixFactorization):
+    seen = {"user_index": np.array([1, 1, 2]), "item_index": np.array([0, 3, 0])}
+    ranked = rank_for(model, np.array([2, 1]), seen, 31)
+    assert ranked[0].tolist() == [*range(1, 31), -1]
+    assert ranked[1].tolist() == [1, 2, *range(4, 31), -1, -1]

@@ -6,7 +6,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import BayesConfig
-from training.factorization.gibbs import GibbsSampler, draw_normal_wishart
+from training.factorization.gibbs import GibbsSampler
+from training.factorization.normal_wishart import draw_normal_wishart
 from training.factorization.posterior import posterior_mean
 from training.factorization.shards import Shard, whole_shard
 

@@ -32,6 +32,8 @@ class RecommendCall:
     """The caller used the form for one user: messages need not say for which."""
     model: str | None = None
     version: Pin | None = None
+    routing_key: bytes | None = None
+    """What the split hashes for all users of the call; None: each user's id."""
     deadline: float | None = None
     """When the caller stops waiting, by ``time.monotonic``."""
     on_disconnect: Callable[[Callable[[], object]], None] | None = None
@@ -76,7 +78,7 @@ def parties_of(call: RecommendCall, served: ServedModel, settings: ServingSettin
         elif not served.on_trial:
             loaded, arm = served.stable, Arm.STABLE
         else:
-            loaded, arm = served.route(key_of(question.user))
+            loaded, arm = served.route(key_of(question.user) if call.routing_key is None else call.routing_key)
         if (party := parties.get(loaded.version)) is None:
             if loaded.recommender is None:
                 raise NotFoundError(f"{loaded.label} cannot recommend: its bundle has no factors; export it again")

@@ -16,27 +16,23 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from driftwheel.bundle import read_bundle
 from driftwheel.errors import DriftwheelError, InvalidRequestError, NotFoundError, UnavailableError
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
 from monitoring.metrics import ServingMetrics
-from serving.engine import LoadedVersion, load_version
-from serving.loading import Loading, loading_folder
+from serving.engine import LoadedVersion
 from serving.refusing import is_its_own, tell_judge
 from serving.retirement import FORGET_AFTER_S, Retirement
 from serving.runtime import wishes_folder
 from serving.served_model import IndexEntry, ServedModel
 from serving.split import Split
+from serving.version_loader import VersionLoader
 from serving.wishes import NOTHING, Wish, change_wish, drop_wish, read_wish
 
 _log = structlog.get_logger()
 
 _RETRY_S = 5.0
 """How long a refused bundle is left alone before it is tried again, in seconds: somebody may have put it right."""
-
-_TURN_S = 0.05
-"""How often a worker looks whether it is its turn to load a candidate that another one loads first, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +79,10 @@ class ModelRepository:
     ) -> None:
         self._settings = settings
         self.metrics = metrics
-        self._runs_of = runs_of
         self._executor = executor
         self._clock = clock
         self._wishes = wishes_folder(settings)
-        self._attempts = Loading(loading_folder(settings.runtime))
+        self._loader = VersionLoader(settings, executor, runs_of)
         self._served: dict[str, ServedModel] = {}
         self._failures: dict[str, _Failure] = {}
         self._unloaded: dict[str, tuple[Rollout, Wish]] = {}
@@ -277,7 +272,7 @@ class ModelRepository:
             Why the versions that are still missing were refused; the stable one's failure is raised.
         """
         at_hand = {**(self._served[name].versions if name in self._served else {}), **at_hand}
-        stable = at_hand.get(rollout.stable) or await self._loaded(name, rollout.stable)
+        stable = at_hand.get(rollout.stable) or await self._loader.load(name, rollout.stable)
         reasons: dict[int, str] = {}
         split = Split(rollout)
 
@@ -294,7 +289,7 @@ class ModelRepository:
                 continue
             try:
                 trial = rollout.started_at if version in rollout.on_trial else ""
-                at_hand[version] = await self._loaded(name, version, trial)
+                at_hand[version] = await self._loader.load(name, version, trial)
             except Exception as error:  # noqa: BLE001 (as above)
                 reasons[version] = _reason(error)
                 if version in rollout.on_trial and is_its_own(error):
@@ -351,38 +346,15 @@ class ModelRepository:
             self.metrics.load_failures.labels(name).inc()
             _log.error("rollout.refused", model=name, reason=str(failure), still_serving=name in self._served)
 
-    async def _loaded(self, name: str, version: int, trial: str = "") -> LoadedVersion:
-        """Load a version; one that is on trial since ``trial`` when it is this worker's turn."""
-        loop = asyncio.get_running_loop()
-        while (loaded := await loop.run_in_executor(self._executor, self._attempt, name, version, trial)) is None:
-            await asyncio.sleep(_TURN_S)
-        return loaded
-
-    def _attempt(self, name: str, version: int, trial: str) -> LoadedVersion | None:
-        """None: another worker tries it first."""
-        with self._attempts.attempt(name, version, trial) as ours:
-            return self._load_now(name, version) if ours else None
-
     async def _loaded_extra(self, name: str, version: int) -> LoadedVersion:
         if (loaded := self.model(name).versions.get(version)) is not None:
             return loaded
         try:
-            return await self._loaded(name, version)
+            return await self._loader.load(name, version)
         except NotFoundError:
             raise NotFoundError(f"model {name!r} has no version {version}") from None
         except Exception as error:
             raise UnavailableError(f"version {version} of {name!r} cannot be loaded: {_reason(error)}") from error
-
-    def _load_now(self, name: str, version: int) -> LoadedVersion:
-        bundle = read_bundle(self._settings.models, name, version)
-        return load_version(
-            bundle,
-            self._settings.serving,
-            self._executor,
-            on_run=self._runs_of(name, version),
-            engine_cache=self._settings.engine_cache,
-            torchserve=self._settings.home / "torchserve",
-        )
 
     def _show(self, name: str, before: ServedModel | None, after: ServedModel | None) -> None:
         """Bring the gauges from one snapshot to the next."""

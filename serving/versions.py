@@ -1,10 +1,13 @@
-"""Versions as the protocols write them, and the header that pins one."""
+"""Versions as the protocols write them, and the headers that say which one answers."""
 
 from driftwheel.contracts import Arm
 from driftwheel.errors import InvalidRequestError, NotFoundError
 
 ARM_HEADER = b"x-driftwheel-arm"
 """Of HTTP and gRPC: the arm or the version that is to answer, whatever the split says."""
+
+ROUTING_KEY_HEADER = b"x-driftwheel-routing-key"
+"""Of HTTP and gRPC: what the split hashes in place of the user's id."""
 
 Pin = int | Arm
 """What a caller may ask for: a version by its number, or whichever version an arm has."""

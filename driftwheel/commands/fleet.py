@@ -13,12 +13,13 @@ from driftwheel.commands.common import PEOPLE, Json, answer_json, resolved
 
 if TYPE_CHECKING:
     from driftwheel.settings import Settings
-    from driftwheel.wheel.fleet import Moved, Store
+    from driftwheel.wheel.fleet import Moved
+    from driftwheel.wheel.fleet_store import Store
 
 app = typer.Typer(
     help="Many servers of one home: it publishes to a store, the servers' homes follow the store.\n\n"
     "A store is a folder that all reach, s3://bucket/prefix or gs://bucket/prefix. Bundles and rollouts go to the servers, "
-    "sealed segments of their logs come back.",
+    "sealed segments of their logs come back, and so does what a server could not load of what is on trial.",
     no_args_is_help=True,
 )
 
@@ -33,9 +34,11 @@ _log = structlog.get_logger()
 
 @app.command()
 def publish(ctx: typer.Context, store: StoreUrl, *, every_s: Every = None, as_json: Json = False) -> None:
-    """Put the bundles that the rollouts name, and the rollouts, into the store; fetch what the servers logged."""
-    from driftwheel.wheel.fleet import Store
+    """Put the bundles that the rollouts name, and the rollouts, into the store; fetch what the servers logged, and what they
+    could not load of what is on trial: the judge aborts it.
+    """
     from driftwheel.wheel.fleet import publish as run
+    from driftwheel.wheel.fleet_store import Store
 
     settings, opened = resolved(ctx), Store(store)
     _look(settings, opened, lambda: run(settings, opened), every_s=every_s, as_json=as_json)
@@ -48,20 +51,22 @@ def follow(
     *,
     every_s: Every = None,
     host: Annotated[
-        str | None, typer.Option(help="Tells this server's log from the others'.", show_default="the host's name")
+        str | None,
+        typer.Option(help="Tells what this server hands over from what the others do.", show_default="the host's name"),
     ] = None,
     keep: Annotated[
         int, typer.Option(min=0, help="Keep so many versions of each model that no rollout names any more.")
     ] = 2,
     as_json: Json = False,
 ) -> None:
-    """Take what the store's rollouts name into this home, for a server to serve; hand over what it logged.
+    """Take what the store's rollouts name into this home, for a server to serve; hand over what it logged, and
+    what it could not load of what is on trial.
 
     Each bundle is checked before it gets its name here, and a server switches once its rollout is here, too. With --every-s,
     what cannot be done now is said, and tried again.
     """
-    from driftwheel.wheel.fleet import Store
     from driftwheel.wheel.fleet import follow as run
+    from driftwheel.wheel.fleet_store import Store
 
     settings, opened, name = resolved(ctx), Store(store), host or socket.gethostname()
     _look(settings, opened, lambda: run(settings, opened, host=name, keep=keep), every_s=every_s, as_json=as_json)
@@ -103,5 +108,6 @@ def _say(moved: "Moved", *, as_json: bool) -> None:
         answer_json(asdict(moved))
         return
     bundles, rollouts = ", ".join(moved.bundles) or "none", ", ".join(moved.rollouts) or "none"
-    gone = f" Removed: {', '.join(moved.removed)}." if moved.removed else ""
-    PEOPLE.print(f"Bundles: {bundles}. Rollouts: {rollouts}. Log segments: {moved.segments}.{gone}", highlight=False)
+    more = f" Removed: {', '.join(moved.removed)}." if moved.removed else ""
+    more += f" Refused at load: {', '.join(moved.refusals)}." if moved.refusals else ""
+    PEOPLE.print(f"Bundles: {bundles}. Rollouts: {rollouts}. Log segments: {moved.segments}.{more}", highlight=False)

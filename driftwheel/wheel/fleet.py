@@ -5,17 +5,18 @@
     <store>/models/<name>/<version>/...    bundles, as in a home; each manifest is written last
     <store>/rollouts/<name>.json           what serves
     <store>/log/predictions/..., feedback  sealed segments of the servers' logs, each until the publisher has fetched it
+    <store>/refusals/<host>/<name>/<version>.json   what is on trial, and that host could not load
 
 The home that decides publishes, the serving homes follow. A store is a folder or an object store (fsspec), without locks:
 each name in it has one writer, and what is not whole yet is not named by anything that a reader begins with.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import msgspec
 
@@ -27,8 +28,10 @@ from driftwheel.names import is_name
 from driftwheel.rollout import Rollout, decode_rollout, list_rollouts, read_rollout, rollout_path
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
+from driftwheel.wheel.fleet_refusals import fetch_refusals, hand_over_refusals
+from driftwheel.wheel.fleet_store import Store
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,70 +44,17 @@ class Moved:
     segments: int
     removed: tuple[str, ...] = ()
     """Bundles, as above."""
-
-
-class Store:
-    """A folder or an object store.
-
-    Args:
-        url: A path, ``s3://bucket/prefix``, ``gs://bucket/prefix``, or whatever else fsspec knows.
-
-    Raises:
-        ConfigurationError: The URL's scheme is unknown, or needs a library that is not installed.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        try:
-            from fsspec.core import url_to_fs
-
-            # Never from fsspec's memory of what was there: other hosts write, too.
-            self._files, root = url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            extra = _EXTRAS.get(url.partition("://")[0], "s3")
-            raise ConfigurationError(
-                f"the store {url} cannot be used: {error}", hint=f'pip install "driftwheel[{extra}]"'
-            ) from None
-        self._root = root.rstrip("/")
-
-    def has(self, name: str) -> bool:
-        return bool(self._files.exists(self._path(name)))
-
-    def under(self, folder: str) -> list[str]:
-        """Names relative to ``folder`` of all files under it, sorted; none where there is no such folder."""
-        top = self._path(folder)
-        return sorted(str(PurePosixPath(path).relative_to(top)) for path in self._files.find(top))
-
-    def read(self, name: str) -> bytes:
-        content: Any = self._files.cat_file(self._path(name))
-        return bytes(content)
-
-    def fetch(self, name: str, to: Path) -> None:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        self._files.get_file(self._path(name), str(to))
-
-    def put(self, path: Path, name: str) -> None:
-        """Under its name at once: object stores do so by themselves, in folders a temporary name does it."""
-        target = self._path(name)
-        if "file" in self._files.protocol:
-            with replaced(Path(target)) as temporary:
-                shutil.copyfile(path, temporary)
-        else:
-            self._files.put_file(str(path), target)
-
-    def remove(self, name: str) -> None:
-        self._files.rm_file(self._path(name))
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+    refusals: tuple[str, ...] = ()
+    """What is on trial and could not be loaded, as ``mf 3 on shop-7``; each is moved once."""
 
 
 def publish(settings: Settings, store: Store) -> Moved:
-    """Put what the rollouts name into the store, then the rollouts; and fetch what the servers logged.
+    """Put what the rollouts name into the store, then the rollouts; and fetch what the servers logged, and what they refused.
 
     Raises:
         BundleError: A bundle is damaged; nothing of its model is published, all else is.
         RolloutError: A rollout file is damaged; likewise.
+        DataError: What a host refused cannot be read; all else is done.
     """
     bundles, rollouts, faults = list[str](), list[str](), list[DriftwheelError]()
     for name in list_rollouts(settings.rollouts):
@@ -118,45 +68,53 @@ def publish(settings: Settings, store: Store) -> Moved:
             store.put(local, there)
             rollouts.append(name)
     segments = _fetch_log(settings, store)
+    refusals = tuple(fetch_refusals(settings, store, faults))
     if faults:
         raise faults[0]
-    return Moved(tuple(bundles), tuple(rollouts), segments)
+    return Moved(tuple(bundles), tuple(rollouts), segments, refusals=refusals)
 
 
 def follow(settings: Settings, store: Store, *, host: str, keep: int = 2) -> Moved:
-    """Take what the store's rollouts name into this home, then the rollouts; hand over what was logged; and delete bundles
-    that are no longer named and that the store has.
+    """Take what the store's rollouts name into this home, then the rollouts; hand over what was logged and what was refused;
+    and delete bundles that are no longer named and that the store has.
 
     Args:
-        host: Tells this server's log segments from those of the others.
+        host: Tells what this server hands over from what the others do.
         keep: So many versions of each model stay beside those that its rollout names, the newest.
 
     Raises:
+        ConfigurationError: The host's name cannot be part of a file's.
         NotFoundError: Nothing has been published.
         BundleError: What was fetched is damaged; what is here of that model stays as it is, and all else is done.
         RolloutError: A rollout is damaged; likewise.
+        DataError: What a server here refused cannot be read; likewise.
     """
-    bundles, rollouts, removed, faults = list[str](), list[str](), list[str](), list[DriftwheelError]()
+    _check_host(host)
+    bundles, rollouts, removed, refusals = list[str](), list[str](), list[str](), list[str]()
+    faults, told = list[DriftwheelError](), store.under(f"refusals/{host}")
     names = [name.removesuffix(".json") for name in store.under("rollouts") if name.endswith(".json")]
     for name in filter(is_name, names):
         content = store.read(f"rollouts/{name}.json")
         try:
             bundles += _follow_bundles(settings, store, name, content)
+            rollouts += _follow_rollout(settings, name, content)
+            removed += _remove_unnamed(settings, store, name, keep)
+            refusals += hand_over_refusals(settings, store, host, name, told)
         except DriftwheelError as error:
             faults.append(error)
-            continue
-        local = rollout_path(settings.rollouts, name)
-        with waiting_lock(local.with_suffix(".lock")):
-            if not local.exists() or local.read_bytes() != content:
-                write_atomically(local, content)
-                rollouts.append(name)
-        removed += _remove_unnamed(settings, store, name, keep)
     segments = _hand_over_log(settings, store, host)
     if faults:
         raise faults[0]
     if not any(map(is_name, names)):
         raise NotFoundError(f"the store {store.url} has no rollout", hint="driftwheel fleet publish STORE")
-    return Moved(tuple(bundles), tuple(rollouts), segments, tuple(removed))
+    return Moved(tuple(bundles), tuple(rollouts), segments, tuple(removed), tuple(refusals))
+
+
+def _check_host(host: str) -> None:
+    if not _HOST.fullmatch(host):
+        raise ConfigurationError(
+            f"--host {host!r} must be a letter or digit, then up to 252 letters, digits, '.', '_' or '-'"
+        )
 
 
 def _publish_bundles(settings: Settings, store: Store, name: str) -> Iterator[str]:
@@ -171,6 +129,14 @@ def _follow_bundles(settings: Settings, store: Store, name: str, rollout: bytes)
         if not (bundle_folder(settings.models, name, version) / MANIFEST).exists():
             _fetch_bundle(settings, store, name, version)
             yield f"{name} {version}"
+
+
+def _follow_rollout(settings: Settings, name: str, content: bytes) -> Iterator[str]:
+    local = rollout_path(settings.rollouts, name)
+    with waiting_lock(local.with_suffix(".lock")):
+        if not local.exists() or local.read_bytes() != content:
+            write_atomically(local, content)
+            yield name
 
 
 def _named(rollout: Rollout) -> list[int]:

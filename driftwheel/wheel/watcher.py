@@ -7,10 +7,12 @@ know nothing of; and its metrics stay while the server is down, which is when so
 
     GET  /metrics     Prometheus
     GET  /healthz     200 while it lives
+    GET  /v1/releases/MODEL/VERSION   how the release stands, for Argo Rollouts; with a token of the role console
     POST /v1/alerts   Alertmanager's notifications, with a token of the role retrain
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ from driftwheel.errors import (
 )
 from driftwheel.settings import Settings
 from driftwheel.wheel.alert_retrains import AlertRetrains
+from driftwheel.wheel.release_state import release_state
 from monitoring.alert_webhook import MOST_BYTES, parse_notification
 from monitoring.wheel_metrics import WheelMetrics
 from serving.access import Access, Role
@@ -51,6 +54,8 @@ _CODES: dict[type[DriftwheelError], int] = {
 }
 """Anything else is our fault: 500, and Alertmanager tries again."""
 
+_RELEASE = re.compile(r"/v1/releases/(?P<model>[A-Za-z][A-Za-z0-9_-]{0,63})/(?P<version>[0-9]{1,9})")
+
 _log = structlog.get_logger()
 
 
@@ -63,6 +68,7 @@ class Watcher:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         listening = settings.serving.model_copy(update={"host": settings.monitoring.host})
         self.hosts = allowed_hosts(settings.model_copy(update={"serving": listening}))
         named = settings.monitoring.token_file or settings.security.token_file
@@ -105,16 +111,23 @@ class _Handler(BaseHTTPRequestHandler):
             return CONTENT_TYPE_LATEST, self.watcher.page()
         if path == "/healthz":
             return "text/plain", b"ok\n"
-        raise NotFoundError(f"there is no {path} to get: /metrics and /healthz are all")
+        if (release := _RELEASE.fullmatch(path)) is not None:
+            self.watcher.access.require(Role.CONSOLE, self._authorization())
+            state = release_state(self.watcher.settings, release["model"], int(release["version"]))
+            return "application/json", json.dumps(asdict(state)).encode()
+        raise NotFoundError(f"there is no {path} to get: /metrics, /healthz and /v1/releases/MODEL/VERSION are all")
 
     def _post(self) -> tuple[str, bytes]:
         path = urlsplit(self.path).path
         if path != "/v1/alerts":
             raise NotFoundError(f"there is no {path} to post to: /v1/alerts is all")
-        self.watcher.access.require(Role.RETRAIN, self.headers.get("authorization", "").encode("latin-1"))
+        self.watcher.access.require(Role.RETRAIN, self._authorization())
         alerts = parse_notification(self._body())
         answers = [asdict(answer) for answer in self.watcher.retrains.answer(alerts)]
         return "application/json", json.dumps({"alerts": answers}).encode()
+
+    def _authorization(self) -> bytes:
+        return self.headers.get("authorization", "").encode("latin-1")
 
     def _body(self) -> bytes:
         length = self.headers.get("content-length", "")

@@ -21,7 +21,7 @@ from serving.transports.framing import (
 from serving.transports.grpc_calls import PROTOCOL, CallContext, GrpcService, Method, Streaming, Unary, parsed
 from serving.transports.grpc_status import OK_TRAILERS, START, send_status, start_with, status_of
 from serving.transports.grpc_streams import Streams
-from serving.versions import ARM_HEADER, parse_pin
+from serving.versions import ARM_HEADER, ROUTING_KEY_HEADER, parse_pin
 
 __all__ = ["PROTOCOL", "CallContext", "GrpcService", "GrpcTransport", "Method", "Streaming", "Unary", "parsed"]
 
@@ -138,6 +138,8 @@ def _heed(headers: dict[bytes, bytes], ctx: CallContext) -> None:
         ctx.deadline = deadline(timeout, time.monotonic())
     if arm := headers.get(ARM_HEADER):
         ctx.pin = parse_pin(arm)
+    if key := headers.get(ROUTING_KEY_HEADER):
+        ctx.routing_key = key
 
 
 async def _refuse_content_type(send: Send) -> None:

@@ -31,6 +31,8 @@ class CallContext:
     """More headers for the answer, where a handler sets them."""
     pin: Pin | None = None
     """What the header ``x-driftwheel-arm`` asked for; a version that the message names goes before it."""
+    routing_key: bytes | None = None
+    """What the header ``x-driftwheel-routing-key`` gives the split to hash; a parameter of the message goes before it."""
     departure: Departure | None = None
     """The watch for a client that leaves, where somebody asked for it; ``forget`` it once the call is over."""
 

@@ -11,7 +11,7 @@ from serving.transports.asgi import ClientGoneError, Headers, Receive, Scope, Se
 from serving.transports.framing import FrameCutter, deadline, framed
 from serving.transports.grpc_calls import CallContext, Streaming
 from serving.transports.grpc_status import OK, OK_TRAILERS, START
-from serving.versions import ARM_HEADER, parse_pin
+from serving.versions import ARM_HEADER, ROUTING_KEY_HEADER, parse_pin
 
 T = TypeVar("T")
 
@@ -142,6 +142,7 @@ class Streams:
                 ctx.deadline = deadline(ctx.header(b"grpc-timeout"), time.monotonic())
                 if arm := ctx.header(ARM_HEADER):
                     ctx.pin = parse_pin(arm)
+                ctx.routing_key = ctx.header(ROUTING_KEY_HEADER) or None
                 await _answer(method, reader, writer, ctx)
                 await writer.close(OK)
             except ClientGoneError:

@@ -44,12 +44,12 @@ class ModelInfer:
         form, columns = known
         decode = form.decoder(columns, lambda loaded: decode_inputs(parsed(pb.ModelInferRequest, message), loaded))
         version = ctx.pin if form.version is None else form.version
-        call = InferCall(form.model, decode, PROTOCOL, version, None, ctx.deadline, ctx.on_disconnect)
+        call = InferCall(form.model, decode, PROTOCOL, version, ctx.routing_key, ctx.deadline, ctx.on_disconnect)
         return infer_response(await self._service.infer(call))
 
     async def _parse_and_infer(self, message: Raw, ctx: CallContext) -> bytes:
         request = parsed(pb.ModelInferRequest, message)
-        call = infer_call(request, ctx.deadline, ctx.on_disconnect, ctx.pin)
+        call = infer_call(request, ctx.deadline, ctx.on_disconnect, ctx.pin, ctx.routing_key)
         if self._features is not None and names_customers(request, self._service):
             call, freshness = await looked_up(request, call, self._features)
             answer = await self._service.infer(call)
@@ -64,18 +64,21 @@ def infer_call(
     deadline: float | None,
     on_disconnect: OnDisconnect | None = None,
     pin: Pin | None = None,
+    routing_key: bytes | None = None,
 ) -> InferCall:
     """The call that a message asks for; its tensors are decoded once a version is known.
 
     Args:
         pin: What is to answer where the message names no version.
+        routing_key: What the split hashes where the message names no key.
     """
+    named = _routing_key(request) if request.parameters else None
     return InferCall(
         model=request.model_name,
         decode=lambda loaded: decode_inputs(request, loaded),
         protocol=PROTOCOL,
         version=parse_version(request.model_version) if request.model_version else pin,
-        routing_key=_routing_key(request) if request.parameters else None,
+        routing_key=routing_key if named is None else named,
         deadline=_earlier(deadline, _timeout_us(request)) if request.parameters else deadline,
         on_disconnect=on_disconnect,
     )

@@ -165,7 +165,7 @@ class OipRest:
             decode=body.decode,
             protocol=PROTOCOL,
             version=request.pin(parse_version(version[0]) if version else None),
-            routing_key=body.routing_key,
+            routing_key=request.routing_key(body.routing_key),
             deadline=body.deadline,
             on_disconnect=request.on_disconnect,
         )

@@ -39,6 +39,7 @@ class RecommendGrpc:
             protocol=PROTOCOL,
             model=request.model or None,
             version=request.version or ctx.pin,
+            routing_key=ctx.routing_key,
             deadline=ctx.deadline,
             on_disconnect=ctx.on_disconnect,
         )

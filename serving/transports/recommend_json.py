@@ -103,6 +103,7 @@ def recommend_call(body: RecommendJson, request: Request, protocol: str) -> Reco
         one=body.users is UNSET,
         model=body.model,
         version=request.pin(body.version),
+        routing_key=request.routing_key(),
         deadline=request.deadline(),
         on_disconnect=request.on_disconnect,
     )

@@ -11,7 +11,7 @@ from driftwheel.errors import InvalidRequestError, NotFoundError, RequestError
 from serving.access import Role
 from serving.codes import Code
 from serving.transports.asgi import Departure, Headers, Receive, Scope, find_header
-from serving.versions import ARM_HEADER, Pin, parse_pin
+from serving.versions import ARM_HEADER, ROUTING_KEY_HEADER, Pin, parse_pin
 
 JSON = b"application/json"
 TIMEOUT_HEADER = b"x-request-timeout-ms"
@@ -71,6 +71,10 @@ class Request:
         arm = self.optional_header(ARM_HEADER)
         asked = None if arm is None else parse_pin(arm)
         return asked if version is None else version
+
+    def routing_key(self, named: bytes | None = None) -> bytes | None:
+        """What the split hashes: the key that the body names, or else that of ``x-driftwheel-routing-key``; None: the id."""
+        return named if named is not None else self.header(ROUTING_KEY_HEADER) or None
 
     @cached_property
     def query(self) -> dict[str, str]:

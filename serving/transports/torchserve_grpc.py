@@ -45,6 +45,7 @@ class TorchServeGrpc:
             decode=instances.decode,
             protocol=PROTOCOL,
             version=ctx.pin if (version := version_of(request.model_version)) is None else version,
+            routing_key=ctx.routing_key,
             deadline=ctx.deadline,
             on_disconnect=ctx.on_disconnect,
         )

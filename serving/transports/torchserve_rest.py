@@ -172,6 +172,7 @@ class TorchServeRest:
             decode=instances.decode,
             protocol=PROTOCOL,
             version=request.pin(version_of(version[0]) if version else None),
+            routing_key=request.routing_key(),
             deadline=request.deadline(),
             on_disconnect=request.on_disconnect,
         )

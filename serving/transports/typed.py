@@ -132,7 +132,7 @@ class Typed:
             decode=decode,
             protocol=PROTOCOL,
             version=request.pin(body.version),
-            routing_key=key_of(body.customer_ids[0]) if body.customer_ids else None,
+            routing_key=request.routing_key() or (key_of(body.customer_ids[0]) if body.customer_ids else None),
             deadline=request.deadline(),
             on_disconnect=request.on_disconnect,
         )

@@ -13,7 +13,7 @@ from driftwheel.refusals import read_refusal
 from driftwheel.rollout import start_candidate
 from driftwheel.wheel.judging import look
 from serving.loading import Loading, forget_process, loading_folder, note_death, pause_s
-from tests.serving.conftest import prepared_home
+from tests.serving.conftest import BY, prepared_home
 from tests.serving.repository_worker import worker
 
 DIES = """

@@ -1,4 +1,4 @@
-"""The header that picks who answers, over every protocol of a real server with a candidate on trial."""
+"""The headers that say who answers, over every protocol of a real server with a candidate on trial."""
 
 import json
 import time
@@ -9,9 +9,11 @@ import httpx
 import pytest
 
 from driftwheel.client import Client
-from driftwheel.rollout import start_candidate
+from driftwheel.rollout import abort, start_candidate
 from serving._proto import driftwheel_pb2 as recommender
+from serving._proto import open_inference_pb2 as pb
 from serving._proto import torchserve_inference_pb2 as torchserve
+from serving.split import Split
 from tests.serving.conftest import BY, Live, connected, prepared_home, rating_request, running
 
 HEADER = "x-driftwheel-arm"
@@ -104,3 +106,46 @@ def test_what_is_not_there_is_not_found(trial: Live) -> None:
     refused = trial.http.post("/v1/churn", json=body, headers={HEADER: "candidate"})
     assert (refused.status_code, refused.json()["error"]) == (404, "model 'churn' has no candidate that can answer")
     assert trial.http.post("/v1/churn", json=body, headers={HEADER: "stable"}).json()["arm"] == "pinned"
+
+
+@pytest.fixture(scope="module")
+def halved(trial: Live) -> dict[int, str]:
+    """Half of all keys get version 2: a key of each version."""
+    folder = trial.settings.rollouts
+    abort(folder, "mf", **BY)
+    split = Split(start_candidate(folder, "mf", 2, steps=(0.5, 1.0), **BY))
+    keys = {split.place(key.encode())[1]: key for key in map(str, range(1000, 1020))}
+    end = time.monotonic() + 60
+    while trial.stub.ModelInfer(keyed(keys[2])).model_version != "2":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return keys
+
+
+def keyed(key: str) -> pb.ModelInferRequest:
+    request = rating_request([7], [10])
+    request.parameters["routing_key"].string_param = key
+    return request
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_each_protocol_splits_by_the_key_of_a_header(trial: Live, halved: dict[int, str], version: int) -> None:
+    headers = {"x-driftwheel-routing-key": halved[version]}
+    metadata, other = tuple(headers.items()), halved[3 - version]
+
+    def post(path: str, body: object) -> httpx.Response:
+        return trial.http.post(path, json=body, headers=headers).raise_for_status()
+
+    assert post("/v2/models/mf/infer", INFER).json()["model_version"] == str(version)
+    named = {**INFER, "parameters": {"routing_key": other}}
+    assert post("/v2/models/mf/infer", named).json()["model_version"] == str(3 - version)
+    both = post("/v1/recommend", {"users": [{"user_id": 7, "k": 1}, {"user_id": 8, "k": 1}]}).json()["results"]
+    assert [one["version"] for one in both] == [version, version]
+    assert post("/predictions/mf", [SCORE]).headers["x-prediction-id"].startswith(f"mf.{version}.")
+    for _ in range(2):  # the second time its form is known
+        assert trial.stub.ModelInfer(rating_request([7], [10]), metadata=metadata).model_version == str(version)
+    assert trial.stub.ModelInfer(keyed(other), metadata=metadata).model_version == str(3 - version)
+    streamed = next(trial.stub.ModelStreamInfer(iter([rating_request([7], [10])]), metadata=metadata))
+    assert streamed.infer_response.model_version == str(version)
+    with Client(trial.address.target, headers=lambda: headers) as client:
+        assert client.recommend(7, 1).version == version

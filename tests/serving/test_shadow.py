@@ -1,6 +1,7 @@
 """A candidate in shadow, behind the real server: copies are answered, recorded and judged, and nobody is told of them."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from driftwheel.settings import Settings
 from monitoring.canary.collecting import collect_evidence
 from monitoring.canary.evidence import Evidence
 from monitoring.windows import read_predictions
+from serving._proto import open_inference_pb2 as pb
 from tests.bundles import make_rating_bundle
 from tests.serving.conftest import Live, connected, prepared_home, rating_request, running
 from tests.serving.test_server import wait_for_state
@@ -26,10 +28,10 @@ def evidence_of(settings: Settings) -> Evidence:
     return collect_evidence(settings.prediction_log, rollout, manifest.signature, manifest.task)
 
 
-def ask_all(live: Live, *, versions: set[str]) -> list[str]:
+def ask_all(live: Live, *, versions: set[str]) -> list[pb.ModelInferResponse]:
     answers = [live.stub.ModelInfer(rating_request([user], [10])) for user in USERS]
     assert {answer.model_version for answer in answers} <= versions
-    return [answer.id for answer in answers]
+    return answers
 
 
 def wait_for(settings: Settings, copies: int, *, originals: int = 0) -> Evidence:
@@ -48,8 +50,8 @@ def test_copies_are_answered_and_only_control_is_told(tmp_path: Path) -> None:
     with running(settings) as (door, address), connected(settings, door, address) as live:
         start_candidate(settings.rollouts, "mf", 2, steps=(0.0, 0.5, 1.0), shadow=1.0, **BY)
         wait_for_state(live.stub, "2", "READY")
-        ids = ask_all(live, versions={"1"})
-        feedback = [{"prediction_id": one, "label": 3.0} for one in ids]
+        answers = ask_all(live, versions={"1"})
+        feedback = [{"prediction_id": one.id, "label": 3.0} for one in answers]
         assert live.http.post("/v1/feedback", json={"feedback": feedback}).status_code == 200
         live.http.post("/v1/recommend", json={"user_id": 7, "k": 3}).raise_for_status()
         seen = wait_for(settings, len(USERS) + 1, originals=len(USERS) + 1)
@@ -75,13 +77,16 @@ def test_with_traffic_of_its_own_control_is_still_copied(tmp_path: Path) -> None
         rollout: Rollout = advance(settings.rollouts, "mf", by="test", now=now)
         assert (rollout.weight, rollout.split_at) == (0.3, now)
         wait_for_state(live.stub, "2", "READY")
-        ask_all(live, versions={"1", "2"})
+        arms = Counter(one.parameters["arm"].string_param for one in ask_all(live, versions={"1", "2"}))
         end = time.monotonic() + 60
         # Every answer is in one of three logs, each written at its own moment; a third of all is the candidate's.
-        while not (wait_for(settings, 5).control.requests >= 5 and evidence_of(settings).candidate.requests > 0):
-            assert time.monotonic() < end
-        time.sleep(1.0)
-        seen = evidence_of(settings)
+        while (seen := wait_for(settings, 5)).control.requests + seen.candidate.requests < (
+            arms["control"] + arms["candidate"]
+        ):
+            assert time.monotonic() < end, seen
+            time.sleep(0.2)
+        assert (seen.control.requests, seen.candidate.requests) == (arms["control"], arms["candidate"])
+        assert min(arms["control"] - 4, arms["candidate"]) > 0
         assert seen.shadow.candidate.requests <= seen.control.requests
 
 
@@ -124,10 +129,11 @@ def test_each_of_several_candidates_gets_every_copy(tmp_path: Path) -> None:
         signature = read_manifest(bundle_folder(settings.models, "mf", 2)).signature
         for version, delta in ((2, 0.25), (3, 0.5)):
             end, own = time.monotonic() + 60, rollout.about(version)
-            while (
-                seen := collect_evidence(settings.prediction_log, own, signature, "rating")
-            ).shadow.candidate.requests <= len(USERS):
-                assert time.monotonic() < end, seen.shadow
+            while min(
+                (seen := collect_evidence(settings.prediction_log, own, signature, "rating").shadow).control.requests,
+                seen.candidate.requests,
+            ) <= len(USERS):
+                assert time.monotonic() < end, seen
                 time.sleep(0.2)
-            assert seen.shadow.agreement.mean_delta == pytest.approx(delta, abs=1e-5)
-            assert seen.shadow.agreement.lists == 1
+            assert seen.agreement.mean_delta == pytest.approx(delta, abs=1e-5)
+            assert seen.agreement.lists == 1

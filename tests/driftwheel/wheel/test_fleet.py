@@ -15,11 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftwheel.bundle import read_bundle
-from driftwheel.errors import BundleError, ConfigurationError, NotFoundError, RolloutError
+from driftwheel.errors import BundleError, ConfigurationError, DataError, NotFoundError, RolloutError
 from driftwheel.log_layout import feedback_folder
-from driftwheel.rollout import promote, read_rollout, serve_stable, start_candidate
+from driftwheel.refusals import drop_refusal, read_refusal, write_refusal
+from driftwheel.rollout import Rollout, abort, promote, read_rollout, serve_stable, start_candidate
 from driftwheel.settings import Settings, load_settings
-from driftwheel.wheel.fleet import Moved, Store, follow, publish
+from driftwheel.wheel.clock import now
+from driftwheel.wheel.fleet import Moved, follow, publish
+from driftwheel.wheel.fleet_store import Store
+from driftwheel.wheel.judging import look
 from tests.serving.conftest import BY, prepared_home
 from tests.training.tuning import servers
 
@@ -151,6 +155,79 @@ def test_logs_of_two_servers_come_home_side_by_side(
     assert publish(home, store).segments == 0
 
 
+def trial_of(home: Settings, server: Settings, store: Store) -> Rollout:
+    """Version 2 on trial, published and followed by the host ``shop-7``."""
+    rollout = start_candidate(home.rollouts, "mf", 2, steps=(0.5, 1.0), by="test", now=now())
+    publish(home, store)
+    follow(server, store, host="shop-7")
+    return rollout
+
+
+def test_the_judge_aborts_what_a_follower_could_not_load(home: Settings, server: Settings, store: Store) -> None:
+    rollout = trial_of(home, server, store)
+    write_refusal(server.refusals, rollout, "no graph at all")
+    assert follow(server, store, host="shop-7").refusals == publish(home, store).refusals == ("mf 2 on shop-7",)
+    assert follow(server, store, host="shop-7") == publish(home, store) == Moved((), (), 0)
+    verdict, after = look(home, "mf")
+    assert (verdict.decision, after.candidate) == ("ABORT", None)
+    assert verdict.reasons == ("refused at load: no graph at all (on shop-7)",)
+    # The trial is over, and what was said of it leaves the store and the home, whoever looks first.
+    publish(home, store)
+    follow(server, store, host="shop-7")
+    assert not store.under("refusals")
+    assert not list(home.refusals.rglob("*.json"))
+
+
+def test_what_loads_after_all_is_held_against_nobody(home: Settings, server: Settings, store: Store) -> None:
+    rollout = trial_of(home, server, store)
+    write_refusal(server.refusals, rollout, "damaged")
+    follow(server, store, host="shop-7")
+    publish(home, store)
+    assert read_refusal(home.refusals, rollout) == "damaged (on shop-7)"
+    drop_refusal(server.refusals, rollout)
+    follow(server, store, host="shop-7")
+    publish(home, store)
+    assert read_refusal(home.refusals, rollout) is None
+    assert look(home, "mf")[0].decision == "HOLD"
+
+
+def test_what_hosts_say_of_another_trial_counts_no_more(
+    home: Settings, server: Settings, store: Store, tmp_path: Path
+) -> None:
+    other = load_settings(home=tmp_path / "other")
+    rollout = trial_of(home, server, store)
+    for settings, host in ((server, "shop-7"), (other, "shop-8")):
+        follow(settings, store, host=host)
+        write_refusal(settings.refusals, rollout, "damaged")
+        follow(settings, store, host=host)
+    publish(home, store)
+    assert read_refusal(home.refusals, rollout) == "damaged (on shop-7 and 1 more)"
+    abort(home.rollouts, "mf", **BY)
+    again = start_candidate(home.rollouts, "mf", 2, steps=(0.5, 1.0), by="test", now=now())
+    publish(home, store)  # both hosts are gone for good, and leave nothing behind
+    assert read_refusal(home.refusals, again) is None
+    assert not store.under("refusals")
+
+
+def test_a_damaged_refusal_is_named_and_the_others_come(
+    home: Settings, server: Settings, store: Store, tmp_path: Path
+) -> None:
+    rollout = trial_of(home, server, store)
+    write_refusal(server.refusals, rollout, "damaged")
+    follow(server, store, host="shop-7")
+    (tmp_path / "store/refusals/a/mf").mkdir(parents=True)
+    (tmp_path / "store/refusals/a/mf/2.json").write_bytes(b"{")
+    (tmp_path / "store/refusals/readme").write_bytes(b"{")
+    with pytest.raises(DataError, match=r"refusals/a/mf/2\.json is damaged"):
+        publish(home, store)
+    assert read_refusal(home.refusals, rollout) == "damaged (on shop-7)"
+
+
+def test_a_host_cannot_be_called_what_no_file_can(server: Settings, store: Store) -> None:
+    with pytest.raises(ConfigurationError, match=r"--host '\.\./a'"):
+        follow(server, store, host="../a")
+
+
 @pytest.fixture
 def bucket(tmp_path: Path) -> Generator[dict[str, str]]:
     """The environment of commands that reach an S3 with an empty bucket ``homes``."""
@@ -172,8 +249,9 @@ def test_the_commands_over_s3_and_the_last_look_after_sigterm(
 ) -> None:
     command = [sys.executable, "-m", "driftwheel", "--home"]
     url = "s3://homes/prod"
+    rollout = start_candidate(home.rollouts, "mf", 2, steps=(0.5, 1.0), **BY)
     done = subprocess.run([*command, home.home, "fleet", "publish", url, "--json"], env=bucket, capture_output=True)
-    assert json.loads(done.stdout)["bundles"] == ["churn 1", "mf 1"], done.stderr
+    assert json.loads(done.stdout)["bundles"] == ["churn 1", "mf 1", "mf 2"], done.stderr
     follower = subprocess.Popen(
         [*command, server.home, "fleet", "follow", url, "--every-s", "0.3", "--host", "a"], env=bucket
     )
@@ -187,6 +265,7 @@ def test_the_commands_over_s3_and_the_last_look_after_sigterm(
         folder = feedback_folder(server.prediction_log)
         folder.mkdir(parents=True)
         pq.write_table(pa.table({"label": [3.0]}), folder / "20260101T000000-7-0.parquet")
+        write_refusal(server.refusals, rollout, "no graph at all")
         follower.send_signal(signal.SIGTERM)
         follower.send_signal(signal.SIGCONT)
         assert follower.wait(60) == 0
@@ -194,7 +273,9 @@ def test_the_commands_over_s3_and_the_last_look_after_sigterm(
         follower.kill()
         follower.wait()
     done = subprocess.run([*command, home.home, "fleet", "publish", url, "--json"], env=bucket, capture_output=True)
-    assert json.loads(done.stdout) == {"bundles": [], "rollouts": [], "segments": 1, "removed": []}, done.stderr
+    moved = {"bundles": [], "rollouts": [], "segments": 1, "removed": [], "refusals": ["mf 2 on a"]}
+    assert json.loads(done.stdout) == moved, done.stderr
+    assert read_refusal(home.refusals, rollout) == "no graph at all (on a)"
     assert read_bundle(server.models, "mf", 1).version == 1
 
 

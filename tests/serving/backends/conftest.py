@@ -8,7 +8,7 @@ import pytest
 from serving.backends.torchserve import TorchServeBackend
 from serving.backends.torchserve_link import Locate, TorchServeLink
 from tests.bundles import RATING_SIGNATURE
-from tests.serving.backends.fake_torchserve import FakeTorchServe, scores
+from tests.serving.backends.fake_torchserve import CALL_S, FakeTorchServe, scores
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def open_backend(fake: FakeTorchServe) -> Generator[Callable[..., TorchServeBack
     """Opens backends for ``mf`` 1, which are closed in the end."""
     opened: list[TorchServeBackend] = []
 
-    def opener(locate: Locate = fake.locate, *, timeout_s: float = 10.0) -> TorchServeBackend:
+    def opener(locate: Locate = fake.locate, *, timeout_s: float = CALL_S) -> TorchServeBackend:
         link = TorchServeLink(locate)
         opened.append(TorchServeBackend(link, name="mf", version=1, signature=RATING_SIGNATURE, timeout_s=timeout_s))
         return opened[-1]

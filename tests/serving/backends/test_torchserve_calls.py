@@ -18,6 +18,7 @@ from serving.engine import load_version
 from tests.bundles import RATING_SIGNATURE, make_rating_bundle
 from tests.serving.backends.fake_torchserve import (
     ANSWERS,
+    CALL_S,
     FEED,
     SOON_S,
     FakeTorchServe,
@@ -86,15 +87,15 @@ class TestCalls:
         assert len(fake.asked) == 1
 
     def test_a_call_takes_no_longer_than_it_may(self, fake, open_backend) -> None:
-        linked = open_backend(timeout_s=1.0)
+        linked = open_backend(timeout_s=2.0)
         release = threading.Event()
 
         def never(request) -> bytes:
-            release.wait(20)
+            release.wait(CALL_S)
             return b""
 
         fake.answer = never
-        with pytest.raises(UnavailableError, match=r"gave no answer of mf version 1 within 1 s"):
+        with pytest.raises(UnavailableError, match=r"gave no answer of mf version 1 within 2 s"):
             linked.run(FEED)
         assert (len(fake.asked), linked.down) == (1, None)
         release.set()
@@ -106,7 +107,7 @@ class TestCalls:
 
         def answer(request) -> bytes:
             if len(fake.asked) > 1:
-                release.wait(20)
+                release.wait(CALL_S)
             raise died
 
         fake.answer = answer
@@ -133,7 +134,7 @@ class TestLeaving:
         before = threads()
         linked = proved(
             TorchServeBackend(
-                TorchServeLink(fake.locate), name="mf", version=1, signature=RATING_SIGNATURE, timeout_s=10
+                TorchServeLink(fake.locate), name="mf", version=1, signature=RATING_SIGNATURE, timeout_s=CALL_S
             )
         )
         link = linked._link

@@ -15,6 +15,7 @@ from serving.backends.torchserve_link import Place, located_in
 from serving.torchserve import address
 from tests.serving.backends.fake_torchserve import (
     ANSWERS,
+    CALL_S,
     FEED,
     NOBODY,
     SOON_S,
@@ -63,7 +64,7 @@ class TestTheBreaker:
         with fake.hanging():
             call = start_run()
             with pytest.raises(UnavailableError, match="does not answer: Deadline Exceeded"):
-                call.result(10)
+                call.result(SOON_S)
             assert linked.down
         wait_until(lambda: not linked.down, "closing")
         assert scores(linked) == pytest.approx(ANSWERS)
@@ -148,7 +149,7 @@ class TestWhereItIs:
         elsewhere, release = FakeTorchServe().start(), threading.Event()
 
         def slowly(request) -> bytes:
-            release.wait(20)
+            release.wait(CALL_S)
             return scored(request)
 
         try:

@@ -26,7 +26,7 @@ from tests.serving.torchserve.in_worker import HANDLERS, Served, served, unpacke
 BATCH, DELAY_MS = 32, 50
 """Long enough for what several clients send to meet in a batch."""
 
-_START_TIMEOUT_S = 90.0
+_START_TIMEOUT_S = 240.0
 _QUIET = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration>
   <Appenders><Console name="STDOUT" target="SYSTEM_OUT"><PatternLayout pattern="%m%n"/></Console></Appenders>
@@ -48,12 +48,12 @@ class Running:
 
     def predict(self, model: str, version: int = 1, **inputs: bytes) -> bytes:
         """The answer's bytes over gRPC."""
-        return self.send(model, version, **inputs).result(timeout=20).prediction
+        return self.send(model, version, **inputs).result(timeout=60).prediction
 
     def send(self, model: str, version: int = 1, **inputs: bytes) -> grpc.Future:
         """A call over gRPC, under way."""
         request = pb.PredictionsRequest(model_name=model, model_version=str(version), input=inputs)
-        return self.stub.Predictions.future(request, timeout=20)
+        return self.stub.Predictions.future(request, timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def torchserve(bundles: dict[tuple[str, int], Bundle], tmp_path_factory: pytest.
     command += ["--model-store", str(folder / "store"), "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
     process.launch(command, folder / "server.log", env={"TMPDIR": str(folder), "LOG_LOCATION": str(folder)}, cwd=folder)
-    clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) for port in ports[:3]]
+    clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) for port in ports[:3]]
     channel = grpc.insecure_channel(f"127.0.0.1:{ports[3]}")
     try:
         _await_ready(process, clients[1], bundles, folder / "server.log")

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.system
 SLOW_USER = 400
 TRIPS = 400_000
 """Turns of a loop inside the graph for the slow user: about a second."""
+ATTEMPTS = 10
+"""How often a test begins anew when the model was done before the test had done its part, as on a machine that is busy."""
 
 
 def slow_graph(users: np.ndarray, items: np.ndarray) -> bytes:
@@ -86,30 +88,38 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def cancels(
-    live: Live, wait_in_line: Callable[[GRPCInferenceServiceStub], Callable[[], object]], *, rows: int = 3
-) -> tuple[float, float]:
+WaitInLine = Callable[[GRPCInferenceServiceStub], Callable[[], object]]
+"""Makes a call, and returns what calls it off."""
+
+
+def cancels(live: Live, wait_in_line: WaitInLine, *, rows: int = 3) -> tuple[float, float]:
     """Keep the model busy, have a call wait behind it, and call that one off; how many were cancelled, and how many ran.
 
     Args:
         rows: That the call brings.
     """
+    for _ in range(ATTEMPTS):
+        if (found := cancels_in_time(live, wait_in_line, rows)) is not None:
+            return found
+    raise AssertionError("no cancelled call was noticed while it still waited")
+
+
+def cancels_in_time(live: Live, wait_in_line: WaitInLine, rows: int) -> tuple[float, float] | None:
+    """None where the model was done too soon."""
     cancelled, runs = number(live, "driftwheel_cancelled_requests_total"), number(live, "driftwheel_run_rows_count")
     tasks = number(live, "driftwheel_event_loop_tasks")
     slow = live.stub.ModelInfer.future(rating_request([SLOW_USER], [10]), timeout=60)
-    until(lambda: number(live, "driftwheel_requests_in_flight") >= 2)  # this question is the other one
+    until(lambda: slow.done() or number(live, "driftwheel_requests_in_flight") >= 2)  # this question is the other one
     call_off = wait_in_line(live.stub)
-    until(lambda: number(live, "driftwheel_queued_rows") >= rows)
+    until(lambda: slow.done() or number(live, "driftwheel_queued_rows") >= rows)
     call_off()
-    until(lambda: number(live, "driftwheel_cancelled_requests_total") > cancelled)
-    assert not slow.done()  # it was noticed while the call still waited
+    until(lambda: slow.done() or number(live, "driftwheel_cancelled_requests_total") > cancelled)
+    in_time = not slow.done()
     assert scores_of(slow.result()) == pytest.approx([3.3])
     assert scores_of(live.stub.ModelInfer(rating_request([7], [10]), timeout=20)) == pytest.approx([3.1])
     until(lambda: number(live, "driftwheel_event_loop_tasks") <= tasks)
-    return (
-        number(live, "driftwheel_cancelled_requests_total") - cancelled,
-        number(live, "driftwheel_run_rows_count") - runs,
-    )
+    cancelled = number(live, "driftwheel_cancelled_requests_total") - cancelled
+    return (cancelled, number(live, "driftwheel_run_rows_count") - runs) if in_time else None
 
 
 def test_a_cancelled_call_does_not_run(busy: Live) -> None:
@@ -138,6 +148,7 @@ def test_a_cancelled_stream_runs_nothing_more(busy: Live) -> None:
             yield from requests
             cancelled.wait(60)
 
+        cancelled = threading.Event()
         stream = stub.ModelStreamInfer(and_then_nothing(), timeout=60)
 
         def call_off() -> None:
@@ -146,19 +157,22 @@ def test_a_cancelled_stream_runs_nothing_more(busy: Live) -> None:
 
         return call_off
 
-    cancelled = threading.Event()
     assert cancels(busy, wait_in_line, rows=12) == (4, 2)
 
 
 def test_an_expired_call_does_not_run(busy: Live) -> None:
-    runs = number(busy, "driftwheel_run_rows_count")
-    slow = busy.stub.ModelInfer.future(rating_request([SLOW_USER], [10]), timeout=60)
-    until(lambda: number(busy, "driftwheel_requests_in_flight") >= 2)
-    with pytest.raises(grpc.RpcError) as expired:
-        busy.stub.ModelInfer(rating_request([7, 15, 99], [10, 20, 30]), timeout=0.1)
-    assert expired.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    slow.result()
-    assert number(busy, "driftwheel_run_rows_count") - runs == 1
+    for _ in range(ATTEMPTS):
+        runs = number(busy, "driftwheel_run_rows_count")
+        slow = busy.stub.ModelInfer.future(rating_request([SLOW_USER], [10]), timeout=60)
+        until(lambda slow=slow: slow.done() or number(busy, "driftwheel_requests_in_flight") >= 2)
+        call = busy.stub.ModelInfer.future(rating_request([7, 15, 99], [10, 20, 30]), timeout=0.1)
+        code, in_time = call.code(), not slow.done()  # the code is there once the call has ended
+        slow.result()
+        if in_time:
+            assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert number(busy, "driftwheel_run_rows_count") - runs == 1
+            return
+    raise AssertionError("no call expired while the model was busy")
 
 
 def test_a_drain_lets_a_stream_answer_what_it_has_read(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ WORSE = (
 )
 """Releases that are not, the requests of each arm within which they are to be aborted, and the share that is."""
 
+CHURN_LABELS = 20_000
+"""Labelled predictions of a churn release, all of which both versions answered."""
+
 RIVAL_NAMES = ("Argo thresholds", "Flagger thresholds", "Kayenta Mann-Whitney")
 
 
@@ -60,7 +63,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--releases", type=int, default=10_000, help="simulated where both are equal (default: 10000)")
     parser.add_argument("--worse-releases", type=int, default=2000, help="simulated of each fault (default: 2000)")
     parser.add_argument("--rival-releases", type=int, default=300, help="of them, for others' rules (default: 300)")
-    parser.add_argument("--churn-releases", type=int, default=100, help="simulated row by row (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="of chance (default: 0)")
     add_results_option(parser)
     return parser.parse_args()
@@ -93,10 +95,17 @@ def _row(world: World, per_look: int, options: argparse.Namespace, releases: int
 
 
 def _churn_row(options: argparse.Namespace, *, worse: bool) -> dict[str, Any]:
-    rng = np.random.default_rng(options.seed)
-    aborted, lost = churn.run(rng, worse=worse, releases=options.churn_releases, looks=20, per_look=1000)
-    name = f"churn AUC -{lost:.3f}" if worse else "A/A, churn in shadow"
-    return {"name": name, "requests": 20_000, "driftwheel": _summary(aborted), "auc_lost": lost}
+    rng, releases = np.random.default_rng(options.seed), options.worse_releases if worse else options.releases
+    outcome = churn.run(rng, worse=worse, releases=releases, looks=LOOKS, per_look=CHURN_LABELS // LOOKS)
+    lost = float(np.mean(outcome.areas))
+    return {
+        "name": f"churn AUC -{lost:.3f}" if worse else "A/A, churn in shadow",
+        "requests": CHURN_LABELS,
+        "driftwheel": _summary(outcome.aborted_at),
+        "checks": dict(Counter(outcome.checks)),
+        "judged": outcome.judged,
+        "auc_lost": lost,
+    }
 
 
 def _summary(aborted_at: NDArray[np.int64]) -> dict[str, float | None]:
@@ -121,7 +130,10 @@ def _targets(rows: list[dict[str, Any]]) -> list[Target]:
     )
     equal, worse = rows[-2:]
     targets.append(Target(f"aborted: {equal['name']}", equal["driftwheel"]["aborted"], "<=", 0.01))
-    return [*targets, Target(f"aborted within 20000: {worse['name']}", worse["driftwheel"]["aborted"], ">=", 0.9)]
+    return [
+        *targets,
+        Target(f"aborted within {CHURN_LABELS}: {worse['name']}", worse["driftwheel"]["aborted"], ">=", 0.9),
+    ]
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Candidates of four kinds, released through the real server, judge and ledger under load.
 
-Run with ``python -m benchmarks.canary.live``: a candidate that fails for some users, one that is slow, one whose item factors
-are shuffled, and one that is truly better. Exit code 1 where a verdict, a call or a rollback was not as it has to be.
+Run with ``python -m benchmarks.canary.live``: a candidate that fails for some users, one that takes 30 ms more, one whose item
+factors are shuffled, and one that is truly better. Exit code 1 where a verdict, a call or a rollback was not as it has to be.
 """
 
 import argparse
@@ -21,12 +21,15 @@ import numpy as np
 from onnx import helper
 from rich.table import Table
 
+from benchmarks.canary.slow import slow_nodes
 from benchmarks.models import HIGH, ITEM_COUNT, LOW, USERS, Weights, make_factor_bundle, random_weights
 from benchmarks.rivals.base import START_TIMEOUT_S, ServerProcess
 from benchmarks.tools.report import add_results_option, console, write_json
 from driftwheel.rollout import serve_stable, start_candidate
 from driftwheel.settings import Settings, load_settings
 from driftwheel.wheel.judging import look
+from monitoring.canary.check import named
+from monitoring.canary.judge import Verdict
 from serving._proto import open_inference_pb2 as pb
 from serving._proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.runtime import server_address
@@ -41,7 +44,6 @@ IN_FLIGHT_S = 0.1
 """A call that was under way when the rollout changed may be answered by what came after."""
 
 CLIENTS = 4
-_SLOW_WIDTH, _SLOW_LAYERS = 1200, 40
 
 
 @dataclass(slots=True)
@@ -134,21 +136,22 @@ def main() -> None:
     options = _options()
     rows = [release(kind, options) for kind in options.kinds]
     table = Table(
-        "candidate", "verdict", "because of", "seconds", "calls", "failed", "users that went back", "rollback, s"
+        *("candidate", "ms added", "p99, ms", "verdict", "because of", "seconds", "calls", "failed"),
+        *("users that went back", "rollback, s"),
     )
     for row in rows:
         failed = ", ".join(f"{count} {name}" for name, count in row["failed"].items()) or "none"
-        rollback = "" if row["rollback_s"] is None else f"{row['rollback_s']:.2f}"
-        seconds = f"{row['seconds']:.0f}"
         table.add_row(
             row["kind"],
+            f"{row['added_ms']:.0f}",
+            " -> ".join("-" if p99 is None else f"{p99:.1f}" for p99 in row["p99_ms"]),
             row["decision"],
             row["reason"],
-            seconds,
+            f"{row['seconds']:.0f}",
             str(row["calls"]),
             failed,
             str(row["went_back"]),
-            rollback,
+            "" if row["rollback_s"] is None else f"{row['rollback_s']:.2f}",
         )
     console().print(table)
     write_json(options.results, "canary_live", {"options": vars(options), "releases": rows})
@@ -169,14 +172,15 @@ def release(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         settings = load_settings(
             home=Path(folder) / "home", log_level="warning", serving={"port": 0, "backend": "onnx"}
         )
-        truth = _bundles(settings, kind)
+        truth, added_ms = _bundles(settings, kind)
         serve_stable(settings.rollouts, "mf", 1, by="live", now=_now())
         server = ServerProcess()
         command = [sys.executable, "-m", "driftwheel", "serve"]
         server.launch(command, Path(folder) / "server.log", env=settings.child_environment())
         try:
             url, target = _await_up(server, settings)
-            return _released(settings, kind, Traffic(url, target, truth), options.minutes * 60)
+            row = _released(settings, kind, Traffic(url, target, truth), options.minutes * 60)
+            return row | {"added_ms": added_ms}
         finally:
             server.stop()
 
@@ -185,13 +189,13 @@ def _released(settings: Settings, kind: str, traffic: Traffic, limit_s: float) -
     with traffic:
         time.sleep(2)
         start_candidate(settings.rollouts, "mf", 2, steps=STEPS, shadow=SHADOW, by="live", now=_now())
-        began, decision, reason, changed = time.monotonic(), "HOLD", "", time.time()
-        while time.monotonic() < began + limit_s:
+        began, changed = time.monotonic(), time.time()
+        while True:
             time.sleep(0.5)
             verdict, rollout = look(settings, "mf")
             decision, reason = verdict.decision, verdict.reasons[0].partition(":")[0]
             changed = datetime.fromisoformat(rollout.updated_at).timestamp()
-            if decision in ("ABORT", "PROMOTE"):
+            if decision in ("ABORT", "PROMOTE") or time.monotonic() > began + limit_s:
                 break
         seconds = time.monotonic() - began
         time.sleep(2)
@@ -209,18 +213,25 @@ def _released(settings: Settings, kind: str, traffic: Traffic, limit_s: float) -
         "failed": dict(seen.failed),
         "went_back": went_back,
         "rollback_s": rollback_s,
+        "p99_ms": _p99_ms(verdict),
         "as_wanted": fine and (rollback_s is None or rollback_s < 1.0),
     }
 
 
-def _bundles(settings: Settings, kind: str) -> Weights:
-    """Stable, and the candidate beside it; what labels come from."""
+def _p99_ms(verdict: Verdict) -> list[float | None]:
+    """What the judge last saw of control's latencies and the candidate's."""
+    latency = named(verdict.checks, "latency")
+    return [None if p99_us is None else p99_us / 1000 for p99_us in (latency.control, latency.candidate)]
+
+
+def _bundles(settings: Settings, kind: str) -> tuple[Weights, float]:
+    """Stable, and the candidate beside it; what labels come from, and how much longer a pair takes the candidate, ms."""
     rng = np.random.default_rng(0)
     truth = random_weights(rng)
     noise = rng.normal(0, 0.4, ITEM_COUNT + 1).astype(np.float32)
     noise[0] = 0
     stable = truth | {"item_bias": truth["item_bias"] + noise}
-    candidate, nodes = dict(stable), []
+    candidate, nodes, added_ms = dict(stable), [], 0.0
     if kind == "better":
         candidate = truth
     elif kind == "shuffled items":
@@ -232,29 +243,10 @@ def _bundles(settings: Settings, kind: str) -> Weights:
         candidate["others"] = others
         nodes = [helper.make_node("Gather", ["others", "user_index"], ["other_user"])]
     elif kind == "slow":
-        nodes = _slow_nodes(candidate)
+        nodes, added_ms = slow_nodes(candidate)
     make_factor_bundle(settings.models, 1, weights=stable)
     make_factor_bundle(settings.models, 2, weights=candidate, nodes=nodes)
-    return truth
-
-
-def _slow_nodes(weights: Weights) -> list[Any]:
-    """Products that take tens of milliseconds, and change nothing."""
-    width = _SLOW_WIDTH
-    weights["widen"] = np.zeros((len(weights["users"][0]), width), np.float32)
-    weights["layer"] = np.eye(width, dtype=np.float32)
-    weights["columns"] = np.array([1])
-    nodes = [
-        helper.make_node("Gather", ["users", "user_index"], ["u0"]),
-        helper.make_node("MatMul", ["u0", "widen"], ["h0"]),
-    ]
-    nodes += [helper.make_node("MatMul", [f"h{n}", "layer"], [f"h{n + 1}"]) for n in range(_SLOW_LAYERS)]
-    return [
-        *nodes,
-        helper.make_node("ReduceSum", [f"h{_SLOW_LAYERS}", "columns"], ["nothing"], keepdims=0),
-        helper.make_node("Cast", ["nothing"], ["no_rows"], to=7),
-        helper.make_node("Add", ["user_index", "no_rows"], ["other_user"]),
-    ]
+    return truth, added_ms
 
 
 def _await_up(server: ServerProcess, settings: Settings) -> tuple[str, str]:

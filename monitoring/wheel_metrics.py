@@ -15,13 +15,15 @@ from prometheus_client.registry import Collector
 
 from driftwheel.bundle import bundle_folder, read_manifest
 from driftwheel.contracts import Manifest
-from driftwheel.errors import BundleError, NotFoundError, RolloutError
+from driftwheel.errors import BundleError, DataError, NotFoundError, RolloutError
 from driftwheel.files import is_locked
 from driftwheel.rollout import Rollout, list_rollouts, read_rollout
 from driftwheel.settings import Settings
+from monitoring.canary.looks import newest_look
 from monitoring.ledger import Ledger
 from monitoring.ledger_facts import Facts, ModelFacts
 from monitoring.segments import moment
+from monitoring.told_metrics import expected_quality, recommendations
 
 STATUSES = ("stable", "drift", "broken data", "not enough rows")
 DECISIONS = ("HOLD", "STEP", "PROMOTE", "ABORT")
@@ -53,6 +55,7 @@ class WheelMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Everything that is known now."""
         self._facts.follow(self._ledger)
+        self._take_in_looks()
         readable = GaugeMetricFamily(
             f"{_PREFIX}rollout_readable", "1 if the rollout file can be read.", labels=["model"]
         )
@@ -66,12 +69,30 @@ class WheelMetrics(Collector):
         yield from _moments(self._facts)
         yield from _drift(self._facts)
         yield from _quality(self._facts)
+        decisions = [(model, one.drift) for model, one in sorted(self._facts.models.items()) if one.drift is not None]
+        yield from expected_quality(decisions)
+        yield from recommendations(decisions)
         yield from _trials(self._facts, rollouts)
         yield from _versions(self._manifests_of(rollouts))
         running = GaugeMetricFamily(f"{_PREFIX}retrain_running", "1 while a retrain is going on.", labels=["model"])
         for model in sorted({*self._facts.models, *(rollout.model for rollout in rollouts)}):
             running.add_metric([model], is_locked(self._settings.runtime / f"retrain-{model}.lock"))
         yield running
+
+    def _take_in_looks(self) -> None:
+        """The judge's newest looks, most of which say nothing new and are not in the ledger."""
+        for model, one in self._facts.models.items():
+            try:
+                found = newest_look(self._settings.looks, model)
+            except DataError as error:
+                _log.warning("wheel_metrics.look_not_read", model=model, reason=error.message)
+                continue
+            if (
+                found is not None
+                and one.verdict_at is not None
+                and (at := moment(found.at).timestamp()) > one.verdict_at
+            ):
+                one.verdict, one.verdict_at = found.payload, at
 
     def _rollout(self, model: str) -> Rollout | None:
         """None where it cannot be read: the other models' metrics must not go with it."""
@@ -104,7 +125,7 @@ def _counters(facts: Facts) -> Iterator[Metric]:
     yield entries
     for name, what, label, counts, known in (
         ("drift_decisions", "Drift decisions by what they said.", "status", facts.drifts, STATUSES),
-        ("verdicts", "The judge's verdicts.", "decision", facts.verdicts, DECISIONS),
+        ("verdicts", "The judge's verdicts that are in the ledger.", "decision", facts.verdicts, DECISIONS),
         ("gate_decisions", "New versions by what the gate said.", "outcome", facts.gates, ("passed", "refused")),
     ):
         family = CounterMetricFamily(f"{_PREFIX}{name}", what, labels=["model", label])

@@ -40,7 +40,9 @@ def history(
 def explain(
     ctx: typer.Context,
     model: ModelName,
-    number: Annotated[int | None, typer.Argument(help="A verdict's number in the ledger. Default: the newest.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(help="A verdict's number in the ledger. Default: the newest look.")
+    ] = None,
     *,
     png: Annotated[Path | None, typer.Option(help="Draw the trial's evidence into this file.")] = None,
     as_json: Json = False,
@@ -68,7 +70,8 @@ def _show(look: "Explained", looks: int, *, same: bool) -> None:
     from driftwheel.wheel.explaining import strengths
 
     today = "the same decision" if same else f"{look.again.decision} by today's judge"
-    PEOPLE.print(f"verdict {look.number}, look {looks} of its trial, {look.at}; {today}", highlight=False)
+    which = f"verdict {look.number}" if look.number is not None else "newest look, which is not in the ledger"
+    PEOPLE.print(f"{which}, number {looks} of what is kept of its trial, {look.at}; {today}", highlight=False)
     ANSWER.print(look.verdict.summary, highlight=False)
     found = strengths(look.verdict)
     table = Table("check", "outcome", "difference", "at least", "limit", "evidence (a full bar aborts)")

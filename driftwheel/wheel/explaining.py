@@ -1,21 +1,28 @@
 """Why a trial went as it went: its verdicts out of the ledger, judged again, and drawn."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from driftwheel.errors import NotFoundError
 from driftwheel.files import replaced
 from driftwheel.settings import Settings
 from monitoring.canary.judge import Verdict, replay
+from monitoring.canary.looks import newest_look
 from monitoring.ledger import Entry, Ledger
+from monitoring.segments import moment
+
+_NOT_WRITTEN = sys.maxsize
+"""In the place of an entry's number, and above them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One verdict of the ledger."""
+    """One verdict."""
 
-    number: int
+    number: int | None
+    """Its entry in the ledger; None for the newest look, where it said nothing new."""
     at: str
     requests: int
     """The candidate's, copies included."""
@@ -33,18 +40,30 @@ def history(settings: Settings, model: str, *, limit: int) -> list[Entry]:
 
 
 def explain(settings: Settings, model: str, number: int | None) -> list[Explained]:
-    """A verdict (None: the newest) as the last of its trial's verdicts until then, oldest first.
+    """A verdict (None: the newest, written down or not) as the last of its trial's verdicts until then, oldest first.
 
     Raises:
         NotFoundError: There is no such verdict.
+        DataError: What the judge kept of its newest look is damaged.
     """
     verdicts = Ledger(settings.ledger).entries(model, "verdict")
+    if number is None:
+        verdicts += _not_written(settings, model, verdicts)
     chosen = verdicts[-1] if verdicts and number is None else next((one for one in verdicts if one.id == number), None)
     if chosen is None:
         which = f"no verdict {number}" if number is not None else "no verdict yet"
         raise NotFoundError(f"the ledger has {which} about {model!r}", hint=f"driftwheel canary history {model}")
     trial = _trial_of(chosen)
     return [_explained(one) for one in verdicts if one.id <= chosen.id and _trial_of(one) == trial]
+
+
+def _not_written(settings: Settings, model: str, verdicts: Sequence[Entry]) -> list[Entry]:
+    """The newest look, where it is newer than the newest verdict, as an entry would be."""
+    found = newest_look(settings.looks, model)
+    if found is None or not verdicts or moment(found.at) <= moment(verdicts[-1].at):
+        return []
+    summary = found.payload["verdict"]["summary"]
+    return [replace(verdicts[-1], id=_NOT_WRITTEN, at=found.at, summary=summary, payload=found.payload)]
 
 
 def _trial_of(entry: Entry) -> tuple[int, str]:
@@ -56,7 +75,8 @@ def _explained(entry: Entry) -> Explained:
     verdict, again = replay(entry.payload)
     evidence = entry.payload["evidence"]
     arms = [evidence["candidate"], evidence.get("alone", {}), evidence.get("shadow", {}).get("candidate", {})]
-    return Explained(entry.id, entry.at, sum(arm.get("requests", 0) for arm in arms), verdict, again)
+    number = None if entry.id == _NOT_WRITTEN else entry.id
+    return Explained(number, entry.at, sum(arm.get("requests", 0) for arm in arms), verdict, again)
 
 
 def strengths(verdict: Verdict) -> dict[str, float]:

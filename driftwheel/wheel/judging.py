@@ -1,5 +1,6 @@
 """One look of the judge at a candidate: evidence, verdict, ledger, and what follows from it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,20 +9,21 @@ from driftwheel.bundle import Bundle, bundle_folder, read_manifest
 from driftwheel.errors import RolloutError
 from driftwheel.refusals import read_refusal
 from driftwheel.rollout import Rollout, abort, advance, promote, read_rollout
-from driftwheel.settings import Settings
+from driftwheel.settings import JudgeSettings, Settings
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.lifecycle import sync_aliases
 from monitoring.canary.collecting import collect_evidence
 from monitoring.canary.evidence import Evidence
 from monitoring.canary.judge import Verdict, judge, record
+from monitoring.canary.looks import keep_looks, looks_of, written_down
 from monitoring.canary.several import Judged, decide, settings_for
 from monitoring.canary.unknown import Vocabularies
 from monitoring.ledger import Ledger
 
 
 def look(settings: Settings, model: str, *, act: bool = True) -> tuple[Verdict, Rollout]:
-    """Judge a model's candidate on what the log holds, write the verdict down, and act on it. Of several candidates each gets a
-    verdict of its own in the ledger, and what is returned is the trial's.
+    """Judge a model's candidate on what the log holds, write the verdict down where it does or says something new, and act on
+    it. Of several candidates each gets a verdict of its own in the ledger, and what is returned is the trial's.
 
     Args:
         act: False: only say what the verdict would be; nothing is written.
@@ -31,6 +33,7 @@ def look(settings: Settings, model: str, *, act: bool = True) -> tuple[Verdict, 
 
     Raises:
         RolloutError: There is no candidate; or somebody changed the rollout while the judge looked.
+        DataError: What the judge kept of its last look is damaged.
     """
     rollout = read_rollout(settings.rollouts, model)
     if rollout.candidate is None:
@@ -45,11 +48,30 @@ def look(settings: Settings, model: str, *, act: bool = True) -> tuple[Verdict, 
     verdict, dropped = decide(judged, rollout, settings.judge)
     if not act:
         return verdict, rollout
-    ledger, number = Ledger(settings.ledger), 0
+    ledger = Ledger(settings.ledger)
+    number = _write_down(settings, ledger, rollout, judged, shared, acts=bool(dropped) or verdict.decision != "HOLD")
+    return verdict, _apply(settings, ledger, rollout, verdict, dropped, by=f"verdict {number}")
+
+
+def _write_down(
+    settings: Settings,
+    ledger: Ledger,
+    rollout: Rollout,
+    judged: Sequence[Judged],
+    shared: JudgeSettings,
+    *,
+    acts: bool,
+) -> int:
+    """Verdicts that act, and those with news; of the others the newest is kept beside the ledger. Returns the newest entry."""
+    looks, number, payload = looks_of(settings.looks, rollout), 0, {}
+    written, at = dict(looks.written), now()
     for one in reversed(judged):  # the newest verdict is about the candidate that is named first
         payload = record(one.evidence, rollout.about(one.version), shared, one.verdict)
-        number = ledger.append("verdict", model, at=now(), summary=one.verdict.summary, payload=payload)
-    return verdict, _apply(settings, ledger, rollout, verdict, dropped, by=f"verdict {number}")
+        if acts or looks.is_news(one, rollout, at):
+            number = ledger.append("verdict", rollout.model, at=at, summary=one.verdict.summary, payload=payload)
+            written |= written_down(one, rollout, at)
+    keep_looks(settings.looks, rollout.model, replace(looks, at=at, payload=payload, written=written))
+    return number
 
 
 def _evidence(settings: Settings, rollout: Rollout, candidate: int) -> Evidence:

@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from monitoring.dashboards.parts import Query, W, graph, number, page, per_second
 
 _MONITOR = "{{model}} {{monitor}}"
+_VERSION = "{{model}} version {{version}}"
 
 
 def dashboard() -> Dashboard:
@@ -51,6 +52,49 @@ def dashboard() -> Dashboard:
                     ),
                     graph("Labels behind it", "short", Query(f"driftwheel_quality_labels{{{W}}}", "{{model}} version {{version}} {{arm}}")),
                     graph("Feedback", "cps", Query(per_second("feedback_total"), "{{model}}")),
+                ],
+            ),
+            (
+                "Quality to be expected, before labels are there",
+                [
+                    graph(
+                        "Expected loss",
+                        "none",
+                        Query(f"driftwheel_quality_estimated_loss{{{W}}}", _VERSION),
+                        Query(f"driftwheel_quality_estimated_reference_loss{{{W}}}", f"{_VERSION} held out"),
+                        about="Of models that answer with a probability, where it was right about the held-out rows.",
+                    ),
+                    graph(
+                        "Expected area under the ROC curve",
+                        "none",
+                        Query(f"driftwheel_quality_estimated_auc{{{W}}}", _VERSION),
+                        Query(f"driftwheel_quality_estimated_reference_auc{{{W}}}", f"{_VERSION} held out"),
+                    ),
+                    graph(
+                        "What it says",
+                        "none",
+                        Query(f"driftwheel_quality_estimate_reliable{{{W}}}", f"{_VERSION} can be relied on"),
+                        Query(f"driftwheel_quality_estimated_down{{{W}}}", f"{_VERSION} is down"),
+                        about="1 or 0. It starts no retrain.",
+                    ),
+                ],
+            ),
+            (
+                "Recommendations",
+                [
+                    graph("Coverage", "percentunit", Query(f"driftwheel_recommended_coverage{{{W}}}", _VERSION), about="The share of the catalogue in the newest lists."),
+                    graph(
+                        "Share of the 50 most popular items",
+                        "percentunit",
+                        Query(f"driftwheel_recommended_top_share{{{W}}}", f"{_VERSION} recommended"),
+                        Query(f"driftwheel_recommended_reference_top_share{{{W}}}", f"{_VERSION} asked for in the reference"),
+                    ),
+                    graph(
+                        "Lists",
+                        "short",
+                        Query(f"driftwheel_recommended_lists{{{W}}}", _VERSION),
+                        Query(f"driftwheel_recommended_empty_lists{{{W}}}", f"{_VERSION} empty"),
+                    ),
                 ],
             ),
         ],

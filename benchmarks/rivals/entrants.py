@@ -18,8 +18,9 @@ from benchmarks.tools.report import console
 from driftwheel.bundle import ONNX_GRAPH, bundle_folder
 from driftwheel.serving_settings import ServingSettings
 
-FULL, BARE, CEILING, PLAIN, TORCHSERVE = (
+FULL, NO_LOG, BARE, CEILING, PLAIN, TORCHSERVE = (
     "Driftwheel",
+    "Driftwheel, no log",
     "Driftwheel, no log or metrics",
     "echo (ceiling)",
     "grpc.aio",
@@ -41,6 +42,7 @@ def everybody() -> dict[str, Callable[[], Rival]]:
     without_metrics = {"serving": {"metrics": False}} if "metrics" in ServingSettings.model_fields else {}
     return {
         "driftwheel": lambda: Driftwheel(FULL),
+        "no-log": lambda: Driftwheel(NO_LOG, log={"sample": 0.0}),
         "bare": lambda: Driftwheel(BARE, log={"sample": 0.0}, **without_metrics),
         "two": lambda: Driftwheel("Driftwheel, 2 workers", serving={"workers": 2}),
         "echo": Echo,

@@ -1,5 +1,7 @@
 """How a process of ours ends when something is wrong: one clear message, and an exit code."""
 
+import errno
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -28,6 +30,9 @@ EXIT_CODES: dict[type[DriftwheelError], int] = {
 }
 """0 is success, 1 any other failure, 2 also a wrong flag; ``canary judge`` and ``drift run`` document their own above 9."""
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What a write says that fails for want of room: unlike opening a file, it does not name it."""
+
 
 def exit_code(error: DriftwheelError) -> int:
     """The exit code of an error: its class's, or the nearest base's."""
@@ -43,12 +48,13 @@ def error_exits() -> Generator[None]:
         complain(error.message, error.hint)
         sys.exit(exit_code(error))
     except OSError as error:
-        if error.filename is None:
+        if error.filename:
+            what = f"{error.strerror}: {error.filename}"
+        elif error.errno in _FULL:
+            what = os.strerror(error.errno)
+        else:
             raise
-        complain(
-            f"{error.strerror}: {error.filename}",
-            "is the home (--home) on a disk that can be written to, with room left?",
-        )
+        complain(what, "is the home (--home) on a disk that can be written to, with room left?")
         sys.exit(EXIT_CODES[ConfigurationError])
 
 

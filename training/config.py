@@ -226,7 +226,13 @@ def with_parameters(config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     try:
         changed = msgspec.convert(fields | given, type(config))
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"--set: {str(error).replace(' - at `$.', ' (`')}") from None
+        reason, _, place = str(error).partition(" - at `$.")
+        raise ConfigurationError(f"--set {place.rstrip('`')}: {reason}") from None
+    if isinstance(changed, BayesConfig) and changed != config and changed.burn_in >= changed.epochs:
+        raise ConfigurationError(
+            f"--set epochs, burn_in: expected more epochs than draws that are thrown away, got {changed.epochs} and "
+            f"{changed.burn_in}"
+        )
     if isinstance(changed, CustomerConfig) and not changed.missed_cost + changed.needless_cost:
         raise ConfigurationError("--set missed_cost, needless_cost: at least one of them must be above 0")
     return changed

@@ -62,6 +62,8 @@ class Job:
     code_revision: str
     execution: Execution = field(default_factory=Execution)
     """How it is spread over processes and machines, and in which precision it computes."""
+    grace_s: float = 20.0
+    """How long a rank may take from SIGTERM to its end. Below the 30 s after which torchrun kills."""
     evaluation: str | None = None
     """In a refit, the folder of the evaluation's model: it trains for as many epochs as were best there, and keeps the
     last weights. None: an evaluation, which stops early by the valid split and is measured on the test split."""

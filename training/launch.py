@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def train(
     on_epoch: OnEpoch | None = None,
     threads: int | None = None,
     execution: Execution | None = None,
+    grace_s: float | None = None,
 ) -> TrainedModel:
     """Train and evaluate on a dataset, or go on where an interrupted job stopped, or return what a finished one made.
 
@@ -65,12 +66,15 @@ def train(
         on_epoch: Called once for each epoch, those of an interrupted predecessor included.
         threads: Of all ranks together; as many as the machine has cores unless given.
         execution: How it is spread over processes and machines; on this machine, unsharded, unless given.
+        grace_s: How long a rank that is told to stop may take; as ``Job`` has it unless given.
 
     Raises:
         TrainingError: The job failed or took too long; the message ends with the last lines of its standard error.
         BusyError: Another process runs the same job.
     """
     evaluation = _job(dataset, jobs_folder, ranks, seed, config, threads=threads, execution=execution)
+    if grace_s is not None:
+        evaluation = replace(evaluation, grace_s=grace_s)
     with _held(jobs_folder, evaluation):
         _run([evaluation], timeout_s, on_epoch)
         return read_trained(_model(evaluation))

@@ -30,7 +30,8 @@ def run_jobs(job_paths: list[str], run: Run) -> None:
     tie(os.getppid())
     jobs = [msgspec.json.decode(Path(path).read_bytes(), type=Job) for path in job_paths]
     torch.set_num_threads(jobs[0].threads)
-    with stop_on_signals() as request, process_group(jobs[0].ranks, jobs[0].execution.silence_s) as device:
+    first = jobs[0]
+    with stop_on_signals(first.grace_s) as request, process_group(first.ranks, first.execution.silence_s) as device:
         for job in jobs:
             with sole_worker(job):
                 _work(job, device, request.agreed, run)

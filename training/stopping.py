@@ -11,9 +11,6 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-GRACE_S = 20.0
-"""How long a rank may take from SIGTERM to its end. Below the 30 s after which torchrun kills."""
-
 _ASK_EVERY_S = 0.25
 """How often the ranks ask each other, about: an answer costs a collective operation."""
 
@@ -53,7 +50,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(grace_s: float = GRACE_S) -> Generator[StopRequest]:
+def stop_on_signals(grace_s: float) -> Generator[StopRequest]:
     """Turn SIGTERM and SIGINT into a request, and into this process's end if that is not granted in ``grace_s``.
 
     A rank may be inside a collective operation that waits for a rank that is gone, where no Python code runs: so the

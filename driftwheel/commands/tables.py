@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from driftwheel.commands.common import resolved
+from driftwheel.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from driftwheel.wheel.sources import Sources
@@ -100,6 +102,8 @@ def _sources(options: dict[str, Any]) -> "Sources":
     from training.data.sources import CustomersSource, RatingsSource
 
     low, high = options["rating_range"]
+    if not -math.inf < low < high < math.inf:
+        raise ConfigurationError(f"--rating-range: expected the lowest rating, then a higher one, got {low:g} {high:g}")
     ratings = RatingsSource(
         path=options["ratings"],
         user_column=options["user_column"],

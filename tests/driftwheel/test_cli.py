@@ -9,7 +9,7 @@ import pytest
 
 from driftwheel.client import ClientError
 from driftwheel.errors import AddressInUseError, DataError
-from driftwheel.exits import EXIT_CODES, exit_code
+from driftwheel.exits import EXIT_CODES, error_exits, exit_code
 from driftwheel.rollout import serve_stable
 from monitoring.ledger import Ledger
 from tests.bundles import make_churn_bundle, make_rating_bundle
@@ -28,6 +28,13 @@ def test_help_teaches(tmp_path: Path) -> None:
         done = run(tmp_path, *words)
         assert (done.returncode, "Usage: driftwheel" in done.stdout) == (0, True), done.stderr
     assert "every step is a command" in " ".join(run(tmp_path, "--help").stdout.replace("│", " ").split())
+
+
+def test_a_full_disk_is_one_clear_message(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, error_exits(), Path("/dev/full").open("wb", buffering=0) as file:
+        file.write(b"one row")
+    assert ended.value.code == 2
+    assert "error: No space left on device" in capfd.readouterr().err
 
 
 def test_ratings_are_prepared_from_a_table_with_other_names(tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def _require_named(raw: pd.DataFrame, source: CustomersSource, id_column: str | 
         if column not in raw.columns:
             there = ", ".join(map(str, raw.columns))
             raise DataError(f"{path} has no column {column!r}; it has: {there}", hint=f"name yours with {flag}")
+    if twice := set(source.categorical) & set(source.numeric):
+        raise DataError(f"{path}: column {min(twice)!r} is named by --categorical and --numeric; expected one of them")
+    if source.label_column in source.drop:
+        raise DataError(
+            f"{path}: column {source.label_column!r} is named by --label-column and --drop; expected one of them"
+        )
 
 
 def _features(raw: pd.DataFrame, source: CustomersSource, id_column: str | None, path: str) -> pd.DataFrame:

@@ -16,7 +16,14 @@ from driftwheel.errors import DataError
 from driftwheel.files import published_folder
 from driftwheel.vocabulary import Vocabulary
 from training.data.customer_table import LABEL, feature_columns
-from training.data.dataset import Dataset, DatasetDescription, fingerprint_of, read_dataset, write_description
+from training.data.dataset import (
+    Dataset,
+    DatasetDescription,
+    as_read_from,
+    fingerprint_of,
+    read_dataset,
+    write_description,
+)
 from training.data.sources import CustomersSource, read_customers
 
 
@@ -76,7 +83,7 @@ def customers_dataset(
     folder = data_folder / "customers" / description.fingerprint[:16]
     if not folder.exists():
         write_customers(folder, description, splits)
-    return read_dataset(folder)
+    return as_read_from(read_dataset(folder), description)
 
 
 def _split(table: pd.DataFrame, *, valid_share: float, test_share: float, seed: int) -> dict[str, pd.DataFrame]:
@@ -110,7 +117,10 @@ def _require_both_classes(table: pd.DataFrame, splits: dict[str, pd.DataFrame]) 
     for label in (0.0, 1.0):
         if any((splits[name][LABEL] == label).sum() < 1 for name in ("train", "valid", "test")):
             rows = int((table[LABEL] == label).sum())
-            raise DataError(f"{rows} customers with {LABEL} = {label:g} are too few to split")
+            raise DataError(
+                f"{rows} customers with {LABEL} = {label:g} are too few to split: training, validation and test "
+                "need one each"
+            )
 
 
 def _checked_feedback(feedback: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

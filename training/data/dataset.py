@@ -14,7 +14,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,6 +108,13 @@ def read_dataset(folder: Path) -> Dataset:
 def describe_again(dataset: Dataset, **changes: Any) -> DatasetDescription:
     """The description of a dataset that is made from another."""
     return DatasetDescription(**(_fields(dataset) | changes))
+
+
+def as_read_from(dataset: Dataset, description: DatasetDescription) -> Dataset:
+    """A dataset with the source of a description of the same rows: they may have been prepared from another file before, which
+    other rows were left out of.
+    """
+    return replace(dataset, source=description.source, dropped=description.dropped)
 
 
 def write_description(folder: Path, description: DatasetDescription) -> None:

@@ -30,6 +30,7 @@ def rating_table(source: RatingsSource) -> pd.DataFrame:
     else:
         columns, path, raw = source, source.path, read_table(source.path)
     require_columns(raw, _required(columns), path=path)
+    _require_different(columns, path)
     table = _canonical(raw, columns, path)
     valid = _valid(table, source)
     kept = table[valid.pop("kept")].copy()
@@ -53,6 +54,20 @@ def _required(source: RatingsSource) -> dict[str, str]:
     if source.title_column and source.title_column != _DEFAULT_TITLE:
         flags[source.title_column] = "--title-column"
     return flags | dict.fromkeys(source.trait_columns, "--trait-columns")
+
+
+def _require_different(source: RatingsSource, path: str) -> None:
+    flags: dict[str, str] = {}
+    for column, flag in (
+        (source.user_column, "--user-column"),
+        (source.item_column, "--item-column"),
+        (source.rating_column, "--rating-column"),
+        (source.time_column, "--time-column"),
+    ):
+        if column and flags.setdefault(column, flag) != flag:
+            raise DataError(
+                f"{path}: column {column!r} is named by {flags[column]} and {flag}; expected different columns"
+            )
 
 
 def _canonical(raw: pd.DataFrame, source: RatingsSource, path: str) -> pd.DataFrame:

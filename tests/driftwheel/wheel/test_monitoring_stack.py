@@ -26,6 +26,7 @@ from driftwheel.wheel.clock import now
 from driftwheel.wheel.connecting import connect
 from driftwheel.wheel.lifecycle import enter, make_version
 from driftwheel.wheel.monitoring_files import Places, export_files
+from driftwheel.wheel.monitoring_secrets import ensure_token
 from driftwheel.wheel.progress import SILENT
 from driftwheel.wheel.replay import replay
 from driftwheel.wheel.server import ensured_server, wait_until_loaded
@@ -35,7 +36,6 @@ from monitoring.drift.decision import record
 from monitoring.drift.job import run_drift
 from monitoring.ledger import Entry, Ledger
 from monitoring.windows import read_feedback, read_predictions
-from serving.tokens import Role, add_token
 from tests.monitoring.worlds import RATING, log_rows, make_bundle, movielens, write_sealed
 from tests.test_wheel import free_port
 from training.config import BoostingConfig
@@ -187,7 +187,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     )
     rows = first_version(settings, folder)
     token_file = folder / "tokens.toml"
-    token = add_token(token_file, "alertmanager", frozenset({Role.RETRAIN}))
     watcher, prometheus, alertmanager = (free_port() for _ in range(3))
     with ExitStack() as parts:
         address = parts.enter_context(ensured_server(settings))
@@ -200,7 +199,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         files = folder / "files"
         export_files(files, places)
         quick(files)
-        (files / "alertmanager/token").write_text(token + "\n")
+        ensure_token(files, token_file)
         serve = ["monitoring", "serve", "--port", str(watcher), "--token-file", str(token_file)]
         environment = settings.child_environment()
         parts.enter_context(running([sys.executable, "-m", "driftwheel", *serve], folder, env=environment))

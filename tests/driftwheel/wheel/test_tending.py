@@ -10,16 +10,23 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
+import yaml
 
 from driftwheel.errors import BusyError, NotFoundError
 from driftwheel.rollout import read_rollout, rollout_path, serve_stable, start_candidate
 from driftwheel.settings import DriftSettings, JudgeSettings, MonitoringSettings, RetrainSettings, Settings
 from driftwheel.wheel.clock import now
+from driftwheel.wheel.cluster import CRON_JOBS
+from driftwheel.wheel.job_manifests import WORKS
+from driftwheel.wheel.retrain_jobs import RetrainJobs
 from driftwheel.wheel.serving_on import turning
 from driftwheel.wheel.tending import Tending, tending
+from monitoring.canary.looks import newest_look
 from monitoring.ledger import Entry, Ledger
+from tests.driftwheel.pipelines.stand_in import stand_in
 from tests.monitoring.worlds import CHURN, log_rows, make_bundle, telco, write_feedback, write_sealed
 
+ROOT = Path(__file__).parents[3]
 DRIFT = DriftSettings(window_rows=500, windows=2, windows_needed=1, check_every_s=300)
 
 
@@ -100,6 +107,26 @@ def wait_for_start(world: World) -> Entry:
     return entries[0]
 
 
+def test_drift_starts_a_retrain_in_the_cluster_and_then_leaves_the_model_alone(world: World) -> None:
+    world.traffic(**DEARER)
+    with stand_in() as (api, cluster):
+        template = yaml.safe_load((ROOT / "k8s/wheel/retrain.yaml").read_text())
+        api.put(CRON_JOBS, "driftwheel-retrain", template)
+        retrains = RetrainJobs(world.settings, cluster, WORKS["kubernetes-job"])
+        loop = Tending(world.settings, retrain=True, judge=False, say=world.said.append, retrains=retrains)
+        loop.look()
+        loop._next_s.clear()
+        loop.look()
+        (job,) = [one for one in api.objects.values() if one["kind"] == "Job"]
+        assert job["metadata"]["annotations"]["driftwheel/reason"].startswith("drift job: ")
+        assert world.said[-1].endswith(
+            f"kubectl logs --selector batch.kubernetes.io/job-name={job['metadata']['name']}"
+        )
+        assert len(world.entries("drift")) == 1
+        loop.close()
+        assert [one["kind"] for one in api.objects.values()] == ["CronJob"]
+
+
 def test_broken_data_is_told_and_never_learned_from(world: World) -> None:
     world.traffic(**DEARER, in_tenure=float("nan"))
     world.loop(retrain=True).look()
@@ -143,9 +170,14 @@ def test_a_candidate_gets_the_judge_in_place_of_the_drift_job(world: World) -> N
     world.loop().look()
     assert (world.entries("verdict"), world.entries("drift")) == ([], [])
     loop = world.loop(judge=True)
+    seen: list[str] = []
     for world.clock, looks in ((0.0, 1), (59.0, 1), (60.0, 2)):
         loop.look()
-        assert len(world.entries("verdict")) == looks
+        newest = newest_look(world.settings.looks, "churn")
+        assert newest is not None
+        seen += [newest.at] if newest.at not in seen else []
+        assert len(seen) == looks
+    assert len(world.entries("verdict")) == 1  # the second look saw nothing new
     assert world.said == [f"churn: version 2 on trial: {world.entries('verdict')[0].summary}"]
     assert "HOLD" in world.said[0]
 

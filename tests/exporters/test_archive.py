@@ -29,7 +29,6 @@ OURS = {
     "driftwheel_metrics.py",
     "driftwheel_metrics.yaml",
     "driftwheel_questions.py",
-    "driftwheel_reading.py",
     "driftwheel_recommend.py",
     "driftwheel_requests.py",
 }

@@ -16,7 +16,6 @@ from driftwheel_archive import Archive, DamagedArchiveError
 from driftwheel_graph import Feed, Graph, open_graph
 from driftwheel_metrics import Counts, quieten
 from driftwheel_questions import Wish
-from driftwheel_reading import read_ahead
 from driftwheel_recommend import Recommender
 from driftwheel_requests import JSON_FIELDS, RefusedError, Scoring, read_columns, read_json, read_rows
 from numpy.typing import NDArray
@@ -72,7 +71,6 @@ class BundleHandler:
         self._recommender = Recommender(archive) if has_factors else None
         self._prove()
         self._counts = Counts(context.metrics, archive.bundle["name"], str(archive.bundle["version"]))
-        read_ahead()
 
     def handle(self, data: Sequence[Fields], context: Any) -> list[bytes]:
         """Answers to a batch of requests, in order.

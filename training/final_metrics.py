@@ -111,5 +111,6 @@ def _seen(seen: Mapping[str, NDArray[Any]], users: NDArray[np.int64]) -> list[ND
     known = seen["item_index"] > 0
     user, item = seen["user_index"][known], seen["item_index"][known]
     order = np.argsort(user, kind="stable")
-    starts, ends = (np.searchsorted(user[order], users, side) for side in ("left", "right"))
+    by_user = user[order]
+    starts, ends = (np.searchsorted(by_user, users, side) for side in ("left", "right"))
     return [item[order[start:end]] for start, end in zip(starts, ends, strict=True)]

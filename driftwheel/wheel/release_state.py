@@ -56,5 +56,5 @@ def _judged(ledger: Ledger, rollout: Rollout) -> tuple[Decision, str]:
 
 
 def _names(payload: Any, version: int) -> bool:
-    """Whether a rollout had a version in service or on trial."""
-    return version in (payload["stable"], payload["candidate"], *payload["rivals"])
+    """Whether a rollout had a version in service or on trial; those of older releases had no rivals."""
+    return version in (payload["stable"], payload["candidate"], *payload.get("rivals", ()))

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,13 @@ def start_worker(home: Path, storage: str, *, trials: int, epoch_s: float) -> su
 
 
 def wait_for_trials(settings: Settings, number: int, name: str = "mf-test") -> None:
-    """Until so many are running at the same time."""
-    deadline = time.monotonic() + 60
+    """Until so many have begun: some may have ended by the time that one looks."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         opened = open_storage(settings, study=name)
         trials = [opened.storage.get_all_trials(study._study_id) for study in opened.storage.get_all_studies()]
         release(opened)
-        if any(sum(trial.state.name == "RUNNING" for trial in of_study) >= number for of_study in trials):
+        if any(sum(trial.state.name != "WAITING" for trial in of_study) >= number for of_study in trials):
             return
         time.sleep(0.2)
     raise AssertionError("the workers did not begin")
@@ -46,15 +47,22 @@ def wait_for_trials(settings: Settings, number: int, name: str = "mf-test") -> N
 
 def kill_one_of_three(settings: Settings, storage: str, *, trials: int) -> list:
     """Three workers, the first of them killed in the middle of a trial; the study's trials in the end."""
-    workers = [start_worker(settings.home, storage, trials=trials, epoch_s=60.0)]
-    wait_for_trials(settings, 1)
-    workers += [start_worker(settings.home, storage, trials=trials, epoch_s=0.05) for _ in range(2)]
-    wait_for_trials(settings, 2)
-    workers[0].kill()
-    workers[0].communicate()
-    assert workers[0].returncode == -signal.SIGKILL
-    shares = [int(worker.communicate(timeout=60)[0]) for worker in workers[1:]]
-    assert [worker.returncode for worker in workers[1:]] == [0, 0]
+    with ExitStack() as started:
+
+        def begin(epoch_s: float) -> subprocess.Popen[str]:
+            worker = started.enter_context(start_worker(settings.home, storage, trials=trials, epoch_s=epoch_s))
+            started.callback(worker.kill)  # a failing test leaves none behind
+            return worker
+
+        workers = [begin(60.0)]
+        wait_for_trials(settings, 1)
+        workers += [begin(0.05) for _ in range(2)]
+        wait_for_trials(settings, 2)
+        workers[0].kill()
+        workers[0].communicate()
+        assert workers[0].returncode == -signal.SIGKILL
+        shares = [int(worker.communicate(timeout=120)[0]) for worker in workers[1:]]
+        assert [worker.returncode for worker in workers[1:]] == [0, 0]
     rows = work(settings, FakeRunner(), trials=trials)
     assert sum(shares) >= trials
     assert len([row for row in rows if row.done]) == trials

@@ -38,12 +38,13 @@ def narrowest(values: list[int]) -> str:
 def test_integers_come_back_as_narrow_as_they_fit(uses) -> None:
     column = IntegerColumn(SPEC)
     for use in uses:
-        for how, values in use:
+        for number, (how, values) in enumerate(use):
             add(column, how, values)
+            if number == len(use) // 2:
+                column.values()  # reading does not end the gathering
         given_ = [n for how, values in use if how != "missing" for n in values]
-        for _ in range(2):  # reading narrows once
-            read = column.values()
-            assert (read.tolist(), read.dtype.name) == (given_, narrowest(given_))
+        read = column.values()
+        assert (read.tolist(), read.dtype.name) == (given_, narrowest(given_))
         sizes = [-1 if how == "missing" else 8 * len(values) for how, values in use]
         assert column.sizes().tolist() == sizes
         column.empty()
@@ -64,15 +65,18 @@ def test_integers_come_back_as_narrow_as_they_fit(uses) -> None:
         (-(2**63), "int64"),
     ],
 )
-@pytest.mark.parametrize("count", [1, columns._AT_ONCE, 2 * columns._AT_ONCE + 1])
-def test_many_are_narrowed_piece_by_piece(edge: int, name: str, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2000, columns._STAGE_BYTES // 8, 70_000])
+@pytest.mark.parametrize("requests", [1, 9, 40])
+def test_many_are_narrowed_together(edge: int, name: str, count: int, requests: int) -> None:
     column = IntegerColumn(SPEC)
     wide = np.arange(count) % 1000
+    for _ in range(requests - 1):
+        column.add(wide.tobytes())
     wide[-1] = edge
     column.add(wide.tobytes())
     read = column.values()
     assert read.dtype.name == name
-    assert np.array_equal(read, wide)
+    assert np.array_equal(read, np.concatenate([*[np.arange(count) % 1000] * (requests - 1), wide]))
 
 
 def test_who_still_reads_an_emptied_buffer_keeps_its_memory_when_that_grows() -> None:

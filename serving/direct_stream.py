@@ -69,6 +69,8 @@ class DirectStream:
         """Bytes of the unfinished block, which are staged already."""
         self._block_at = 0
         """Where in the file it begins."""
+        self._staged = 0
+        """Where what is staged ends, from there."""
         self._file = _opened(path)
 
     def fileno(self) -> int:
@@ -81,12 +83,17 @@ class DirectStream:
         return self._block_at + self._tail
 
     def append(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write batches.
+        """Stage batches and write them. Raises as ``write`` does."""
+        self.stage(batches)
+        self.write()
+
+    def write(self) -> None:
+        """Write what is staged; nothing else may be staged until this returns.
 
         Raises:
-            OSError: They could not be written. What was there before may no longer end as a stream does: ``cut`` it.
+            OSError: It could not be written. What was there before may no longer end as a stream does: ``cut`` it.
         """
-        end = self._stage(batches)
+        end = self._staged
         self._write(end)
         whole = end // _BLOCK * _BLOCK
         self._block_at += whole
@@ -95,8 +102,8 @@ class DirectStream:
         memory = self._staging.memory
         memory[self._margin : self._margin + self._tail] = memory[staged : staged + self._tail]
 
-    def _stage(self, batches: Sequence[pa.RecordBatch]) -> int:
-        """Put batches behind the unfinished block; where they end, from its beginning."""
+    def stage(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Put batches behind the unfinished block, to be written: a copy, no system call."""
         wanted = self._tail + self._schema_bytes + sum(map(pa.ipc.get_record_batch_size, batches)) + 2 * _BLOCK
         kept = self._staging.memory[self._margin : self._margin + self._tail]
         self._staging.grow(self._margin + wanted)
@@ -107,7 +114,7 @@ class DirectStream:
         for batch in batches:
             stream.write_batch(batch)
         memory[self._margin : self._margin + self._tail] = kept
-        return begin + sink.tell() - self._margin
+        self._staged = begin + sink.tell() - self._margin
 
     def _write(self, end: int) -> None:
         """Write what is staged, and the end marker behind it."""

@@ -1,16 +1,17 @@
 """The prediction log and the feedback log: bounded, off the hot path, safe against a kill.
 
-Every flush interval, and sooner where there is much, a thread writes what the recorder has gathered as Arrow batches; that
-interval is what a kill loses at most; a power cut may take some seconds more, since nobody was promised those rows. Feedback
-is acknowledged only once it is on disk; callers that arrive while the disk is busy share the next write.
+Every flush interval, and sooner where there is much, what the recorder has gathered is made into Arrow batches, and a
+thread writes them; that interval is what a kill loses at most; a power cut may take some seconds more, since nobody was
+promised those rows. Feedback is acknowledged only once it is on disk; callers that arrive while the disk is busy share the
+next write.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ class Feedback:
 class _Table:
     writer: SegmentWriter
     signature: Signature
-    pending: list[tuple[Series, Gathered]]
+    pending: list[tuple[Series, Gathered]] = field(default_factory=list["tuple[Series, Gathered]"])
+
+    @property
+    def has_text(self) -> bool:
+        return any(spec.datatype == "BYTES" for spec in self.signature.inputs)
 
 
 class PredictionLog:
@@ -109,8 +114,8 @@ class PredictionLog:
             await self._flusher
         await self.flush()
         for table in self._tables.values():
-            await self._guarded(self._thread, table.writer.finish)
-        await self._guarded(self._feedback_thread, self._feedback_writer.finish)
+            await self._guarded(_on_thread(self._thread, table.writer.finish))
+        await self._guarded(_on_thread(self._feedback_thread, self._feedback_writer.finish))
         self._thread.shutdown()
         self._feedback_thread.shutdown()
 
@@ -129,7 +134,7 @@ class PredictionLog:
         if table is None:
             root = shadow_log(self._folder) if series.arm is Arm.SHADOW else self._folder
             folder = predictions_folder(root, series.model, series.version)
-            table = self._tables[key] = _Table(self._writer(folder), series.signature, [])
+            table = self._tables[key] = _Table(self._writer(folder), series.signature)
         table.pending.append((series, gathered))
         if self._write is None or self._write.done():
             self._write = asyncio.ensure_future(self._write_pending())
@@ -139,7 +144,7 @@ class PredictionLog:
         await self.flush()
         for in_shadow in (False, True):
             if (table := self._tables.pop((model, version, in_shadow), None)) is not None:
-                await self._guarded(self._thread, table.writer.finish)
+                await self._guarded(_on_thread(self._thread, table.writer.finish))
 
     async def accept(self, feedback: Sequence[Feedback]) -> None:
         """Return once the labels are on disk.
@@ -190,23 +195,22 @@ class PredictionLog:
                 for _, table, pending in taken:
                     del table.pending[: len(pending)]
                 for (model, *_), table, pending in taken:
-                    written = await self._guarded(self._thread, _write, table, pending)
-                    counter = self._metrics.logged_rows if written else self._metrics.dropped_rows
-                    for series, gathered in pending:
-                        counter.labels(model).inc(gathered.rows)
-                        self._pending_bytes -= gathered.held_bytes
-                        series.give_back(gathered)
+                    rows, held = (sum(getattr(one, name) for _, one in pending) for name in ("rows", "held_bytes"))
+                    written = await self._guarded(_write(self._thread, table, pending))
+                    (self._metrics.logged_rows if written else self._metrics.dropped_rows).labels(model).inc(rows)
+                    self._pending_bytes -= held
 
     async def _finish_due(self) -> None:
-        for table in list(self._tables.values()):
-            await self._guarded(self._thread, table.writer.finish_if_due)
-        await self._guarded(self._feedback_thread, self._feedback_writer.finish_if_due)
+        async with self._writing:  # nothing is staged in what is finished
+            for table in list(self._tables.values()):
+                await self._guarded(_on_thread(self._thread, table.writer.finish_if_due))
+        await self._guarded(_on_thread(self._feedback_thread, self._feedback_writer.finish_if_due))
 
     @staticmethod
-    async def _guarded(thread: Executor, work: Callable[..., None], *arguments: Any) -> bool:
+    async def _guarded(work: Awaitable[None]) -> bool:
         """Whether the work was done. A full disk, or whatever else it was, must not end the log."""
         try:
-            await _on_thread(thread, work, *arguments)
+            await work
         except Exception:  # noqa: BLE001 (see above; it is logged and counted)
             _log.exception("log.write_failed")
             return False
@@ -217,8 +221,30 @@ async def _on_thread(thread: Executor, work: Callable[..., None], *arguments: An
     await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
 
 
-def _write(table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> None:
-    table.writer.append(*(request_batch(table.signature, series, gathered) for series, gathered in pending))
+async def _write(thread: Executor, table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> None:
+    """Write requests, and give their buffers back.
+
+    Batches of numbers are built here, on the event loop, and the thread does nothing but wait for the disk. One that builds
+    them asks for the interpreter's lock some fifteen times, and takes it from the loop each time. Texts take long to build,
+    and the loop gets its turns between their columns.
+    """
+    try:
+        staged = not table.has_text and table.writer.stage(*_batches(table, pending))
+        if not staged:
+            await _on_thread(thread, _append, table, pending)
+    finally:
+        for series, gathered in pending:
+            series.give_back(gathered)
+    if staged:
+        await _on_thread(thread, table.writer.write_staged)
+
+
+def _append(table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> None:
+    table.writer.append(*_batches(table, pending))
+
+
+def _batches(table: _Table, pending: Sequence[tuple[Series, Gathered]]) -> list[pa.RecordBatch]:
+    return [request_batch(table.signature, series, gathered) for series, gathered in pending]
 
 
 def request_batch(signature: Signature, series: Series, gathered: Gathered) -> pa.RecordBatch:

@@ -63,20 +63,46 @@ class SegmentWriter:
             OSError: They could not be written, none of them. What was written before is whole, and the next call begins a
                 new segment.
         """
-        schema = _widest([*([self._open.schema] if self._open else []), *(batch.schema for batch in batches)])
+        schema = self._schema_with(batches)
         if self._open and not self._open.schema.equals(schema):
             self.finish()
-        segment = self._open or self._begin(schema)
+        self._stage(self._open or self._begin(schema), batches)
+        self.write_staged()
+
+    def stage(self, *batches: pa.RecordBatch) -> bool:
+        """Copy batches to where ``write_staged`` will take them from, without a system call: no disk can hold this up, and
+        they may be forgotten at once. False where that needs a new segment: then ``append`` them.
+        """
+        segment = self._open
+        if not segment or not segment.schema.equals(self._schema_with(batches)):
+            return False
+        self._stage(segment, batches)
+        return True
+
+    def write_staged(self) -> None:
+        """Hand to the kernel what is staged. Raises as ``append`` does. Nothing is staged meanwhile."""
+        segment = self._open
+        assert segment is not None  # noqa: S101 (something is staged)
         try:
-            segment.append(
-                [batch if batch.schema.equals(schema) else batch.cast(schema) for batch in batches], sync=self._sync
-            )
+            segment.write(sync=self._sync)
         except BaseException:
             self._open = None
             segment.abandon()
             raise
         if segment.size >= self._finish_bytes:
             self.finish()
+
+    def _schema_with(self, batches: Sequence[pa.RecordBatch]) -> pa.Schema:
+        return _widest([*([self._open.schema] if self._open else []), *(batch.schema for batch in batches)])
+
+    def _stage(self, segment: "_OpenSegment", batches: Sequence[pa.RecordBatch]) -> None:
+        schema = segment.schema
+        try:
+            segment.stage([batch if batch.schema.equals(schema) else batch.cast(schema) for batch in batches])
+        except BaseException:
+            self._open = None
+            segment.abandon()
+            raise
 
     def finish_if_due(self) -> None:
         """Finish a segment that is old enough. Raises as ``finish`` does."""
@@ -110,6 +136,7 @@ class _OpenSegment:
         self.schema = schema
         self._stream = _created_and_locked(path, schema, staging)
         self._opened_s = time.monotonic()
+        self._staged_rows = 0
         self.rows = 0
 
     @property
@@ -119,11 +146,15 @@ class _OpenSegment:
     def age_s(self) -> float:
         return time.monotonic() - self._opened_s
 
-    def append(self, batches: Sequence[pa.RecordBatch], *, sync: bool) -> None:
-        self._stream.append(batches)
+    def stage(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self._stream.stage(batches)
+        self._staged_rows = sum(batch.num_rows for batch in batches)
+
+    def write(self, *, sync: bool) -> None:
+        self._stream.write()
         if sync:
             self._stream.sync()
-        self.rows += sum(batch.num_rows for batch in batches)
+        self.rows += self._staged_rows
 
     def abandon(self) -> None:
         with contextlib.suppress(OSError):

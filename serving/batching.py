@@ -9,6 +9,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from driftwheel.errors import DeadlineExceededError, ModelFaultError, OverloadedError, RequestError, UnavailableError
 
 Job = TypeVar("Job")
@@ -32,8 +34,7 @@ class RunCost:
         return int(max(0.0, budget_us - self.fixed_us) / self.row_us)
 
 
-@dataclass(slots=True, eq=False)
-class Ran(Generic[Result]):
+class Ran(Struct, Generic[Result], eq=False):
     """A job's result, and where its time went."""
 
     result: Result
@@ -43,8 +44,7 @@ class Ran(Generic[Result]):
     """Of the whole run that it was part of."""
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[Job, Result]):
+class _Waiting(Struct, Generic[Job, Result], eq=False):
     job: Job
     rows: int
     deadline: float | None

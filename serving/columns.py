@@ -2,7 +2,7 @@
 
 import mmap
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Buffer:
     allocator would keep what a slow moment of the disk has piled up.
     """
 
-    __slots__ = ("_idle", "_memory", "_pages", "_sizes", "_small", "_used")
+    __slots__ = ("_idle", "_memory", "_pages", "_sizes", "_small", "_used", "append_small")
 
     def __init__(self) -> None:
         self._pages = _new_pages(_FIRST_BYTES)
@@ -49,6 +49,8 @@ class Buffer:
         self._sizes = array("q")
         self._small: list[Raw] = []
         """What came last and is not copied yet: many small things are copied faster together."""
+        self.append_small: Callable[[bytes], None] = self._small.append
+        """``append`` for a few hundred bytes at most, without its looking."""
         self._idle = 0
         """How often in a row it has been less than a quarter full."""
 
@@ -132,7 +134,9 @@ class NumberColumn(Buffer):
 
     def add(self, column: Column | None) -> None:
         """Append one request's column, if it has one."""
-        if isinstance(column, (bytes, memoryview)):
+        if type(column) is bytes and len(column) < _SMALL_BYTES:
+            self.append_small(column)
+        elif isinstance(column, (bytes, memoryview)):
             self.append(column)
         elif column is None:
             self.skip()

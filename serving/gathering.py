@@ -38,6 +38,9 @@ class Gathered:
         self._facts = bytearray()
         self.inputs = columns_of(signature.inputs)
         self.outputs = columns_of(signature.outputs)
+        # Looked up once, and not for each request.
+        self._add_inputs = [(column.name, column.add) for column in self.inputs]
+        self._add_outputs = [(column.name, column.add) for column in self.outputs]
 
     def __len__(self) -> int:
         return len(self._facts) // _FACTS.size
@@ -45,7 +48,7 @@ class Gathered:
     def append(
         self,
         prediction_id: str,
-        at_us: int,
+        at_us: float,
         total_s: float,
         queued_s: float,
         rows: int,
@@ -60,12 +63,12 @@ class Gathered:
         """
         self.held_bytes += _REQUEST_BYTES + rows * self._row_bytes
         self.rows += rows
-        self.ids.append(prediction_id.encode())
+        self.ids.append_small(prediction_id.encode())
         self._facts += _FACTS.pack(at_us, total_s, queued_s, rows)
-        for column in self.inputs:
-            column.add(inputs.get(column.name))
-        for column in self.outputs:
-            column.add(None if outputs is None else outputs.get(column.name))
+        for name, add in self._add_inputs:
+            add(inputs.get(name))
+        for name, add in self._add_outputs:
+            add(None if outputs is None else outputs.get(name))
 
     def facts(self) -> NDArray[np.float64]:
         """A copy: a row for each request, a column for each of ``FACTS``."""

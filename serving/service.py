@@ -7,10 +7,10 @@ signature, and turn the ``Answer`` into their wire format again.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from driftwheel.contracts import Arm, Signature, Task
@@ -46,8 +46,7 @@ OnDisconnect = Callable[[Callable[[], object]], None]
 """Asks a transport to call back when the caller goes away."""
 
 
-@dataclass(slots=True, eq=False)
-class InferCall:
+class InferCall(Struct, eq=False):
     """One request to score rows."""
 
     model: str
@@ -61,8 +60,7 @@ class InferCall:
     """Asked only where the request has to wait for a run under way: what nobody waits for is not run."""
 
 
-@dataclass(slots=True, eq=False)
-class Answer:
+class Answer(Struct, eq=False):
     """What the model gave, and what answered."""
 
     version: LoadedVersion

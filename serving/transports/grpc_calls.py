@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
+from msgspec import Struct
 
 from driftwheel.errors import InvalidRequestError
 from serving.access import Role
@@ -17,16 +18,15 @@ PROTOCOL = "grpc"
 M = TypeVar("M", bound=Message)
 
 
-class CallContext:
-    """What a handler may know of its call.
+class CallContext(Struct, eq=False):
+    """What a handler may know of its call."""
 
-    Args:
-        deadline: When the caller stops waiting, by ``time.monotonic``; None: never.
-        headers: As they came, names in lower case.
-        receive: The call's ASGI ``receive``, once the whole request has been read; None: nobody is seen to leave.
-    """
-
-    # What most calls leave as it is lies in the class: setting it for each would be a good part of what a call costs here.
+    deadline: float | None
+    """When the caller stops waiting, by ``time.monotonic``; None: never."""
+    headers: Headers
+    """As they came, names in lower case."""
+    receive: Receive | None = None
+    """The call's ASGI ``receive``, once the whole request has been read; None: nobody is seen to leave."""
     reply_headers: Headers | None = None
     """More headers for the answer, where a handler sets them."""
     pin: Pin | None = None
@@ -35,11 +35,6 @@ class CallContext:
     """What the header ``x-driftwheel-routing-key`` gives the split to hash; a parameter of the message goes before it."""
     departure: Departure | None = None
     """The watch for a client that leaves, where somebody asked for it; ``forget`` it once the call is over."""
-
-    def __init__(self, deadline: float | None, headers: Headers, receive: Receive | None = None) -> None:
-        self.deadline = deadline
-        self.headers = headers
-        self._receive = receive
 
     def header(self, name: bytes) -> bytes:
         """The first header of that name (lower case), or nothing."""
@@ -50,15 +45,15 @@ class CallContext:
         do not ask; meant for calls that have to wait. In a stream whose client may still send, does nothing: whoever reads
         its requests hears of a client that left.
         """
-        if self._receive is None:
+        if self.receive is None:
             return
         if self.departure is None:
-            self.departure = Departure(self._receive)
+            self.departure = Departure(self.receive)
         self.departure.callbacks.append(callback)
 
     def request_ended(self, receive: Receive) -> None:
         """The whole request of a stream has been read: from here on ``receive`` tells of nothing but a client that left."""
-        self._receive = receive
+        self.receive = receive
 
 
 @dataclass(frozen=True, slots=True)

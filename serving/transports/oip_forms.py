@@ -5,7 +5,7 @@ model's name, the inputs' names, datatypes and shapes) is its form. A form that 
 it comes again, byte for byte, the raw contents behind it are cut out at places that are known too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from driftwheel.contracts import InputSpec, Signature
@@ -13,7 +13,7 @@ from serving._proto import open_inference_pb2 as pb
 from serving.checking import check_finite
 from serving.codec import NUMPY_TYPES, Columns, Raw
 from serving.engine import LoadedVersion
-from serving.transports.oip_response import field
+from serving.transports.oip_response import field, field_head
 from serving.versions import parse_version
 
 _RAW_INPUT_CONTENTS = 7 << 3 | 2
@@ -35,8 +35,10 @@ class Form:
     signature: Signature
     """That of the version which answered; another one's requests are decoded anew."""
     rows: int
-    inputs: tuple[tuple[InputSpec, bytes, int], ...]
-    """In the order of the raw contents: the input, the bytes before its content, and the content's size."""
+    contents: tuple[tuple[str, bytes, slice, slice], ...]
+    """The raw contents: each input's name, the bytes before its content, and where in the message those two lie."""
+    numbers: tuple[InputSpec, ...]
+    """The inputs whose contents must be finite."""
     size: int
     """Of the whole message."""
 
@@ -44,14 +46,11 @@ class Form:
         """The raw contents by input; None where what is behind the form is not what it was."""
         if len(message) != self.size:
             return None
-        at = self.size - sum(len(head) + size for _, head, size in self.inputs)
         columns: dict[str, Raw] = {}
-        for spec, head, size in self.inputs:
-            start = at + len(head)
-            if message[at:start] != head:
+        for name, head, before, content in self.contents:
+            if message[before] != head:
                 return None
-            at = start + size
-            columns[spec.name] = message[start:at]
+            columns[name] = message[content]
         return columns
 
     def decoder(
@@ -62,9 +61,8 @@ class Form:
         def decode(loaded: LoadedVersion) -> Decoded:
             if loaded.signature is not self.signature or self.rows > loaded.limits.max_rows_per_request:
                 return parse(loaded)
-            for spec, _, _ in self.inputs:
-                if spec.role == "number":
-                    check_finite(spec, columns[spec.name])
+            for spec in self.numbers:
+                check_finite(spec, columns[spec.name])
             return columns, self.rows
 
         return decode
@@ -97,8 +95,6 @@ class KnownForms:
         specs = [by_name[tensor.name] for tensor in tensors]
         if any(spec.datatype == "BYTES" for spec in specs):
             return  # its size says nothing about its rows
-        sizes = [rows * NUMPY_TYPES[spec.datatype].itemsize for spec in specs]
-        heads = [field(_RAW_INPUT_CONTENTS, bytes(size))[:-size] for size in sizes]
         forms = self._by_length.setdefault(length, {})
         if len(forms) >= _MOST_FORMS:
             forms.clear()
@@ -109,6 +105,17 @@ class KnownForms:
             version=parse_version(request.model_version) if request.model_version else None,
             signature=signature,
             rows=rows,
-            inputs=tuple(zip(specs, heads, sizes, strict=True)),
+            contents=tuple(_contents(specs, rows, length)),
+            numbers=tuple(spec for spec in specs if spec.role == "number"),
             size=len(message),
         )
+
+
+def _contents(specs: Sequence[InputSpec], rows: int, at: int) -> Iterator[tuple[str, bytes, slice, slice]]:
+    """See ``Form.contents``; they begin ``at`` so many bytes."""
+    for spec in specs:
+        size = rows * NUMPY_TYPES[spec.datatype].itemsize
+        head = field_head(_RAW_INPUT_CONTENTS, size)
+        start = at + len(head)
+        yield spec.name, head, slice(at, start), slice(start, start + size)
+        at = start + size

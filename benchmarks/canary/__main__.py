@@ -25,6 +25,7 @@ EQUAL = (
     (World("A/A, 1% errors, 1k requests a step"), 1000),
     (World("A/A, 1% errors, 10k requests a step"), 10_000),
     (World("A/A, 0.1% errors, 10k requests a step", errors=(0.001, 0.001)), 10_000),
+    (World("A/A, bursts of latency, 1k requests a step", errors=(0.0, 0.0), bursts=True), 1000),
 )
 """Releases that are as good as stable, and the requests of each arm in each of five steps."""
 
@@ -32,6 +33,7 @@ WORSE = (
     (World("errors 0.1% -> 0.6%", errors=(0.001, 0.006)), 20_000, 0.95),
     (World("errors 1% -> 1.5%", errors=(0.01, 0.015)), 20_000, 0.95),
     (World("p99 +25%", slower=1.25), 20_000, 0.95),
+    (World("p99 +25%, 1,000 requests a second", slower=1.25, per_slice=250), 20_000, 0.95),
     (World("rating RMSE +2%", rmse=1.02), 20_000, 0.9),
     (World("NaN in 20% of the answers", not_finite=0.2), 100, 1.0),
 )

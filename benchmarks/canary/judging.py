@@ -15,11 +15,11 @@ from benchmarks.canary.streams import Look
 from driftwheel.rollout import Rollout
 from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import needed_alone
-from monitoring.canary.checks import LATENCY_FLOOR_US
-from monitoring.canary.evidence import LATENCY_BOUNDS_US, ArmEvidence, Evidence, ShadowEvidence
+from monitoring.canary.evidence import ArmEvidence, Evidence, ShadowEvidence
 from monitoring.canary.judge import Verdict, judge
+from monitoring.canary.latency import log_e_latency
 from monitoring.canary.paired import PairedLosses
-from monitoring.canary.sequential import log_e_latency, log_e_mean, log_e_more_errors
+from monitoring.canary.sequential import log_e_mean, log_e_more_errors
 
 SETTINGS = JudgeSettings()
 
@@ -66,10 +66,10 @@ def run(stream: Iterator[Look], *, releases: int, rng: np.random.Generator, samp
 def _suspicious(look: Look) -> NDArray[np.bool_]:
     """Where a test may reject, or a guard break."""
     n = look.requests
-    (e0, e1), (h0, h1) = look.errors, look.histograms
+    e0, e1 = look.errors
     strengths = {
         "errors": log_e_more_errors(n, e0, n, e1),
-        "latency": log_e_latency(h0, h1, LATENCY_BOUNDS_US, margin=SETTINGS.latency_margin, floor_us=LATENCY_FLOOR_US),
+        "latency": log_e_latency(look.ratios, SETTINGS.latency_margin),
         "paired quality": _paired(look),
     }
     # Holm's first rejection takes as much as a test needs alone; the others come after it.
@@ -112,5 +112,6 @@ def _ask(look: Look, number: int) -> Verdict:
         control=arms[0],
         candidate=candidate,
         shadow=ShadowEvidence(pairs=pairs),
+        latency_ratios=tuple(look.ratios[number].tolist()),
     )
     return judge(evidence, _ROLLOUT, SETTINGS)

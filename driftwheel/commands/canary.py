@@ -61,10 +61,22 @@ def start(
 
 @app.command()
 def status(ctx: typer.Context, model: ModelName, *, as_json: Json = False) -> None:
-    """What serves, what is on trial, and at which share."""
-    from driftwheel.rollout import read_rollout
+    """What serves, what is on trial and at which share, and what the judge saw when it last looked."""
+    from dataclasses import asdict
 
-    _show(read_rollout(resolved(ctx).rollouts, model), as_json=as_json)
+    from driftwheel.rollout import read_rollout
+    from monitoring.canary.looks import looks_of
+
+    settings = resolved(ctx)
+    rollout = read_rollout(settings.rollouts, model)
+    looks = looks_of(settings.looks, rollout)
+    verdicts = {version: payload["verdict"] for version, payload in looks.payloads.items() if rollout.on_trial}
+    if as_json:
+        answer_json({**asdict(rollout), "looked_at": looks.at if verdicts else "", "verdicts": verdicts})
+        return
+    _show(rollout, as_json=False)
+    for verdict in verdicts.values():
+        ANSWER.print(f"{looks.at}: {verdict['summary']}", highlight=False)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A verdict on the terminal: one version's checks below each other, several versions' side by side."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -29,7 +30,10 @@ def show_verdict(verdict: "Verdict", rollout: "Rollout", *, as_json: bool) -> No
         answer_json({"verdict": asdict(verdict), "rollout": asdict(rollout)})
         return
     PEOPLE.print(verdict.summary, highlight=False)
-    ANSWER.print(_several(verdict.arms, rollout) if isinstance(verdict, TrialVerdict) else _one(verdict))
+    if isinstance(verdict, TrialVerdict):
+        ANSWER.print(side_by_side([(one.version, one.verdict, _decision(one, rollout)) for one in verdict.arms]))
+    else:
+        ANSWER.print(_one(verdict))
 
 
 def _one(verdict: "Verdict") -> Table:
@@ -40,15 +44,15 @@ def _one(verdict: "Verdict") -> Table:
     return table
 
 
-def _several(arms: "tuple[ArmVerdict, ...]", rollout: "Rollout") -> Table:
-    """A column for each version, each compared with the same control."""
+def side_by_side(arms: "Sequence[tuple[int, Verdict, str]]") -> Table:
+    """A column for each version (its number, the verdict on it, and what was decided), each compared with the same control."""
     from driftwheel.wheel.explaining import strengths
 
-    table = Table("check", *(f"version {one.version}" for one in arms), caption=_CAPTION)
-    table.add_row("verdict", *(_decision(one, rollout) for one in arms))
-    table.add_row("why", *(_why(one.verdict) for one in arms), end_section=True)
-    found = [{check.name: check for check in one.verdict.checks} for one in arms]
-    shares = [strengths(one.verdict) for one in arms]
+    table = Table("check", *(f"version {version}" for version, _, _ in arms), caption=_CAPTION)
+    table.add_row("verdict", *(decided for _, _, decided in arms))
+    table.add_row("why", *(_why(verdict) for _, verdict, _ in arms), end_section=True)
+    found = [{check.name: check for check in verdict.checks} for _, verdict, _ in arms]
+    shares = [strengths(verdict) for _, verdict, _ in arms]
     for name in dict.fromkeys(name for checks in found for name in checks):
         cells = [_cell(checks.get(name), share.get(name)) for checks, share in zip(found, shares, strict=True)]
         units = [check.unit for checks in found if (check := checks.get(name)) and check.candidate is not None]

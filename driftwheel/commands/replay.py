@@ -21,6 +21,9 @@ def replay(
         str | None, typer.Option(help="Ratings from this moment on (ISO 8601). Default: the newest 20 %.")
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="At most so many. Default: all.")] = None,
+    rows_per_s: Annotated[
+        float | None, typer.Option(min=0.01, help="At most so many a second. Default: as fast as they are answered.")
+    ] = None,
     as_json: Json = False,
     sources: "Sources",
 ) -> None:
@@ -32,7 +35,9 @@ def replay(
     from driftwheel.wheel.replay import replay_source
 
     reporter = SILENT if as_json else reporter_for(PEOPLE)
-    report = replay_source(resolved(ctx), sources, model, reporter, target=target, since=since, limit=rows)
+    report = replay_source(
+        resolved(ctx), sources, model, reporter, target=target, since=since, limit=rows, rows_per_s=rows_per_s
+    )
     if as_json:
         answer_json(
             {

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from driftwheel.errors import NotFoundError
 from driftwheel.files import replaced
@@ -21,6 +22,8 @@ _NOT_WRITTEN = sys.maxsize
 class Explained:
     """One verdict."""
 
+    version: int
+    """The version that it is about."""
     number: int | None
     """Its entry in the ledger; None for the newest look, where it said nothing new."""
     at: str
@@ -39,8 +42,15 @@ def history(settings: Settings, model: str, *, limit: int) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.id)[-limit:]
 
 
-def explain(settings: Settings, model: str, number: int | None) -> list[Explained]:
-    """A verdict (None: the newest, written down or not) as the last of its trial's verdicts until then, oldest first.
+def explain(
+    settings: Settings, model: str, number: int | None = None, *, version: int | None = None
+) -> list[list[Explained]]:
+    """Each version of the newest trial, in the order in which they began, by its newest verdict, written down or not. A verdict
+    is explained as the last of its trial's verdicts on that version until then, oldest first.
+
+    Args:
+        number: A verdict's entry in the ledger: this one alone.
+        version: Its newest verdict alone, whichever trial that was in.
 
     Raises:
         NotFoundError: There is no such verdict.
@@ -49,21 +59,39 @@ def explain(settings: Settings, model: str, number: int | None) -> list[Explaine
     verdicts = Ledger(settings.ledger).entries(model, "verdict")
     if number is None:
         verdicts += _not_written(settings, model, verdicts)
-    chosen = verdicts[-1] if verdicts and number is None else next((one for one in verdicts if one.id == number), None)
-    if chosen is None:
+    chosen = _chosen(verdicts, number, version)
+    if not chosen:
         which = f"no verdict {number}" if number is not None else "no verdict yet"
-        raise NotFoundError(f"the ledger has {which} about {model!r}", hint=f"driftwheel canary history {model}")
-    trial = _trial_of(chosen)
-    return [_explained(one) for one in verdicts if one.id <= chosen.id and _trial_of(one) == trial]
+        about = f"version {version} of {model!r}" if version is not None else repr(model)
+        raise NotFoundError(f"the ledger has {which} about {about}", hint=f"driftwheel canary history {model}")
+    return [
+        [_explained(entry) for entry in verdicts if entry.id <= last.id and _trial_of(entry) == _trial_of(last)]
+        for last in chosen
+    ]
+
+
+def _chosen(verdicts: Sequence[Entry], number: int | None, version: int | None) -> list[Entry]:
+    """The newest verdicts that were asked for, one for each version."""
+    if number is not None:
+        return [entry for entry in verdicts if entry.id == number and version in (None, _trial_of(entry)[0])]
+    if version is not None:
+        return [entry for entry in verdicts if _trial_of(entry)[0] == version][-1:]
+    newest = {_trial_of(entry)[0]: entry for entry in verdicts if _trial_of(entry)[1] == _trial_of(verdicts[-1])[1]}
+    began = verdicts[-1].payload["rollout"].get("began") if verdicts else ()
+    return [newest[one] for one in began or newest if one in newest]
 
 
 def _not_written(settings: Settings, model: str, verdicts: Sequence[Entry]) -> list[Entry]:
-    """The newest look, where it is newer than the newest verdict, as an entry would be."""
+    """The newest look at each version, where it is newer than the newest verdict on it, as an entry would be."""
     found = newest_look(settings.looks, model)
-    if found is None or not verdicts or moment(found.at) <= moment(verdicts[-1].at):
-        return []
-    summary = found.payload["verdict"]["summary"]
-    return [replace(verdicts[-1], id=_NOT_WRITTEN, at=found.at, summary=summary, payload=found.payload)]
+    written = {_trial_of(entry): entry for entry in verdicts}
+    unwritten: list[Entry] = []
+    for payload in reversed(found.payloads.values()) if found else ():
+        last = written.get((payload["rollout"]["candidate"], payload["rollout"]["started_at"]))
+        if found and last and moment(found.at) > moment(last.at):
+            summary = payload["verdict"]["summary"]
+            unwritten.append(replace(last, id=_NOT_WRITTEN, at=found.at, summary=summary, payload=payload))
+    return unwritten
 
 
 def _trial_of(entry: Entry) -> tuple[int, str]:
@@ -76,7 +104,8 @@ def _explained(entry: Entry) -> Explained:
     evidence = entry.payload["evidence"]
     arms = [evidence["candidate"], evidence.get("alone", {}), evidence.get("shadow", {}).get("candidate", {})]
     number = None if entry.id == _NOT_WRITTEN else entry.id
-    return Explained(number, entry.at, sum(arm.get("requests", 0) for arm in arms), verdict, again)
+    requests = sum(arm.get("requests", 0) for arm in arms)
+    return Explained(_trial_of(entry)[0], number, entry.at, requests, verdict, again)
 
 
 def strengths(verdict: Verdict) -> dict[str, float]:
@@ -88,26 +117,31 @@ def strengths(verdict: Verdict) -> dict[str, float]:
     }
 
 
-def draw(path: Path, model: str, looks: Sequence[Explained]) -> None:
-    """A PNG of the evidence over the trial: a line for each test, and where it aborts."""
+def draw(path: Path, model: str, trials: Sequence[Sequence[Explained]]) -> None:
+    """A PNG of the evidence over the trial: for each version a line for each test, and where it aborts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    figure, axes = plt.subplots(len(trials), 1, figsize=(9, 4.5 * len(trials)), layout="constrained", squeeze=False)
+    for axis, looks in zip(axes[:, 0], trials, strict=True):
+        _draw_one(axis, model, looks)
+    with replaced(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+
+
+def _draw_one(axis: Any, model: str, looks: Sequence[Explained]) -> None:
     for name in dict.fromkeys(name for look in looks for name in strengths(look.verdict)):
         points = [(look.requests, found[name]) for look in looks if name in (found := strengths(look.verdict))]
         axis.plot(*zip(*points, strict=True), marker=".", linewidth=1.2, label=name)
     axis.axhline(1.0, color="firebrick", linestyle="--", linewidth=1)
     axis.annotate("abort", (0.01, 1.0), xycoords=("axes fraction", "data"), va="bottom", color="firebrick", fontsize=8)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("requests of the candidate")
+    axis.set_xlabel(f"requests of version {looks[-1].version}")
     axis.set_ylabel("evidence, as a share of what aborts")
     axis.set_title(f"{model}: {looks[-1].verdict.summary}", loc="left", fontsize=9, wrap=True)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines[1:]:
         axis.legend(fontsize=8, frameon=False)
-    with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)

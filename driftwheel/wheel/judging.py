@@ -63,14 +63,17 @@ def _write_down(
     acts: bool,
 ) -> int:
     """Verdicts that act, and those with news; of the others the newest is kept beside the ledger. Returns the newest entry."""
-    looks, number, payload = looks_of(settings.looks, rollout), 0, {}
+    looks, number = looks_of(settings.looks, rollout), 0
+    payloads = {
+        str(one.version): record(one.evidence, rollout.about(one.version), shared, one.verdict) for one in judged
+    }
     written, at = dict(looks.written), now()
     for one in reversed(judged):  # the newest verdict is about the candidate that is named first
-        payload = record(one.evidence, rollout.about(one.version), shared, one.verdict)
         if acts or looks.is_news(one, rollout, at):
+            payload = payloads[str(one.version)]
             number = ledger.append("verdict", rollout.model, at=at, summary=one.verdict.summary, payload=payload)
             written |= written_down(one, rollout, at)
-    keep_looks(settings.looks, rollout.model, replace(looks, at=at, payload=payload, written=written))
+    keep_looks(settings.looks, rollout.model, replace(looks, at=at, payloads=payloads, written=written))
     return number
 
 

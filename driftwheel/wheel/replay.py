@@ -1,5 +1,6 @@
 """Recorded rows sent to a running server as traffic, in their order, with what really happened as feedback."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ def replay(
     rows: "pd.DataFrame",
     *,
     key_column: str | None = None,
+    rows_per_s: float | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> ReplayReport:
     """Send each row as one gRPC call, and its label (the column that the signature names) as feedback.
@@ -66,6 +68,7 @@ def replay(
     Args:
         rows: Columns named as the signature's inputs, and the label's.
         key_column: What the canary split hashes, where the signature has no key of its own.
+        rows_per_s: No faster than that; None: as fast as they are answered.
 
     Raises:
         ClientError: Feedback was refused. Failed calls are counted, not raised.
@@ -84,7 +87,10 @@ def replay(
     keys = rows[key_column].astype(str).tolist() if key_column else None
     pending: deque[tuple[int, PendingAnswer]] = deque()
     feedback: list[tuple[str, int, float]] = []
+    began = time.monotonic()
     for row in range(len(rows)):
+        if rows_per_s is not None:
+            time.sleep(max(began + row / rows_per_s - time.monotonic(), 0.0))
         tensors = {name: values[row : row + 1] for name, values in columns.items()}
         pending.append((row, client.start_infer(model, tensors, routing_key=keys[row] if keys else None)))
         if len(pending) == IN_FLIGHT:
@@ -139,6 +145,7 @@ def replay_source(
     target: str | None,
     since: str | None,
     limit: int | None,
+    rows_per_s: float | None = None,
 ) -> ReplayReport:
     """Replay a source's rows to a server: the ratings from ``since`` on, or the customers kept out of training.
 
@@ -158,7 +165,13 @@ def replay_source(
     signature = read_manifest(bundle_folder(settings.models, model, rollout.stable)).signature
     with connect(settings, target) as client, reporter.task(f"Replaying {len(rows):,} rows to {model}") as task:
         report = replay(
-            client, model, signature, rows, key_column=key, on_progress=lambda n: task.update(n, len(rows), f"{n:,}")
+            client,
+            model,
+            signature,
+            rows,
+            key_column=key,
+            rows_per_s=rows_per_s,
+            on_progress=lambda n: task.update(n, len(rows), f"{n:,}"),
         )
         task.finish(str(report))
     return report

@@ -49,6 +49,10 @@ CANARY_ROWS = 8_000
 LOOK_EVERY_ROWS = 400
 """Rows between two looks of the judge."""
 
+CANARY_ROWS_PER_S = 400.0
+"""While the judge watches, no faster than that, and mixed: it compares latencies by quarters of a second in which both arms
+have answered, and recorded ratings are one user's for hundreds of rows."""
+
 _LEFTOVERS_AGE_S = 3600.0
 
 
@@ -158,19 +162,35 @@ class Turn:
         rows: "pd.DataFrame",
         count: int,
         on_progress: Callable[[int, int], None],
+        *,
+        mixed: bool = False,
     ) -> ReplayReport:
-        """Replay the next rows where the last turn left off; none once all have been seen."""
+        """Replay the next rows where the last turn left off; none once all have been seen.
+
+        Args:
+            mixed: In no order, and no faster than ``CANARY_ROWS_PER_S``. If that is interrupted, they all come again.
+        """
         done = self._cursors().get(report.model, 0)
         chunk = rows.iloc[done : done + count]
+        chunk = chunk.sample(frac=1.0, random_state=done) if mixed else chunk
         rollout = read_rollout(self._settings.rollouts, report.model)
         signature = read_manifest(bundle_folder(self._settings.models, report.model, rollout.stable)).signature
 
         def progress(answered: int) -> None:
-            self._write_cursor(report.model, done + answered)
+            if not mixed or answered == len(chunk):
+                self._write_cursor(report.model, done + answered)
             on_progress(answered, len(chunk))
 
         key = None if signature.key_input else "customer"
-        part = replay(client, report.model, signature, chunk, key_column=key, on_progress=progress)
+        part = replay(
+            client,
+            report.model,
+            signature,
+            chunk,
+            key_column=key,
+            rows_per_s=CANARY_ROWS_PER_S if mixed else None,
+            on_progress=progress,
+        )
         # The log is written in the background; what was just answered is on disk after the next flush.
         time.sleep(2 * self._settings.log.flush_interval_ms / 1000)
         report.traffic.add(part)
@@ -233,7 +253,7 @@ class Turn:
         replayed = 0
         with self._reporter.task(f"Judging {report.model} version {rollout.candidate} on live traffic") as task:
             while rollout.candidate is not None and replayed < CANARY_ROWS:
-                sent = self._replay_next(client, report, rows, LOOK_EVERY_ROWS, lambda n, all_: None).sent
+                sent = self._replay_next(client, report, rows, LOOK_EVERY_ROWS, lambda n, all_: None, mixed=True).sent
                 replayed += sent
                 verdict, rollout = look(self._settings, report.model)
                 report.verdict = verdict.summary

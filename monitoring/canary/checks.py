@@ -8,14 +8,12 @@ import numpy as np
 
 from driftwheel.settings import JudgeSettings
 from monitoring.canary.check import MIN_CLUSTERS, STAKES, Check, at_least, needed_alone, soft_alpha
-from monitoring.canary.evidence import LATENCY_BOUNDS_US, ArmEvidence, Evidence
+from monitoring.canary.evidence import ArmEvidence, Evidence
 from monitoring.canary.hits import hit_rate
+from monitoring.canary.latency import latency
 from monitoring.canary.paired_checks import paired_checks
-from monitoring.canary.sequential import QUANTILE, Floats, log_e_errors, log_e_latency, log_e_mean, log_e_more_errors
+from monitoring.canary.sequential import Floats, log_e_errors, log_e_mean, log_e_more_errors
 from monitoring.losses import loss_name
-
-LATENCY_FLOOR_US = 1000.0
-"""A candidate is never slower than allowed on account of a p99 below this times (1 + latency_margin)."""
 
 MIN_EMPTY = 5
 """Empty answers of the candidate below which they are the callers' doing (who excluded all there is), whatever control's
@@ -57,7 +55,7 @@ def soft_checks(evidence: Evidence, settings: JudgeSettings) -> tuple[Check, ...
     checks = (
         _errors(evidence, settings),
         _empty(evidence.control, evidence.candidate, settings),
-        _latency(evidence.control, evidence.candidate, settings),
+        latency(evidence, settings),
         _quality(evidence, settings),
         *paired_checks(evidence, settings),
         hit_rate(evidence, settings),
@@ -112,44 +110,6 @@ def _share_check(name: str, control: Share, candidate: Share, what: str, setting
         log_e=log_e_share(control, candidate, settings.error_margin),
         detail=f"{candidate.hits} of {candidate.requests} {what}, control {control.hits} of {control.requests}",
     )
-
-
-def _latency(control: ArmEvidence, candidate: ArmEvidence, settings: JudgeSettings) -> Check:
-    before, after = (_histogram(arm) for arm in (control, candidate))
-    p99 = [_quantile(histogram) for histogram in (before, after)]
-    waiting = min(control.requests, candidate.requests) < settings.min_requests or None in p99
-
-    def log_e(margin: Floats) -> Floats:
-        return log_e_latency(before, after, LATENCY_BOUNDS_US, margin=margin, floor_us=LATENCY_FLOOR_US)
-
-    return Check(
-        name="latency",
-        outcome="waiting" if waiting else "fine",
-        unit="p99 in microseconds; difference as a share",
-        control=p99[0],
-        candidate=p99[1],
-        difference=p99[1] / p99[0] - 1 if p99[0] and p99[1] else None,
-        limit=settings.latency_margin,
-        at_least=at_least(log_e, needed_alone("latency", settings)),
-        log_e=float(log_e(np.asarray(settings.latency_margin))),
-        detail="no answers" if waiting else f"p99 {_ms(p99[1])}, control {_ms(p99[0])}",
-    )
-
-
-def _histogram(arm: ArmEvidence) -> np.ndarray:
-    return np.asarray(arm.latency_counts or (0,) * (len(LATENCY_BOUNDS_US) + 1), dtype=np.int64)
-
-
-def _quantile(histogram: np.ndarray) -> float | None:
-    """The upper bound of the bucket that the quantile lies in, microseconds."""
-    if not (total := histogram.sum()):
-        return None
-    bucket = int(np.searchsorted(histogram.cumsum(), QUANTILE * total))
-    return float(LATENCY_BOUNDS_US[min(bucket, len(LATENCY_BOUNDS_US) - 1)])
-
-
-def _ms(microseconds: float | None) -> str:
-    return "unknown" if microseconds is None else f"{microseconds / 1000:.2f} ms"
 
 
 def _quality(evidence: Evidence, settings: JudgeSettings) -> Check:

@@ -21,6 +21,7 @@ from monitoring.canary.evidence import (
 )
 from monitoring.canary.hits import count_hits
 from monitoring.canary.paired import Agreement, PairedAuc, list_agreement, pair_auc, pair_losses, score_agreement
+from monitoring.canary.slices import latency_ratios
 from monitoring.canary.unknown import UnknownIds, Vocabularies, count_unknown, vocabulary_columns
 from monitoring.losses import LossSums, log_loss, loss, sum_losses
 
@@ -73,6 +74,7 @@ def collect_evidence(
     shadow = rows_of(shadow_log(log), Arm.SHADOW, rollout.candidate)
     early = _before_the_split(control, rollout)
     late = [_since_all_traffic(rows, rollout) for rows in (control, candidate)]
+    compared, tried = control[~late[0] & ~early], candidate[~late[1]]
     asked = _of_both(control, candidate)
     return Evidence(
         model=rollout.model,
@@ -83,10 +85,11 @@ def collect_evidence(
         step=rollout.step,
         since=begin or "",
         until=until,
-        control=count(control[~late[0] & ~early]),
-        candidate=count(candidate[~late[1]]),
+        control=count(compared),
+        candidate=count(tried),
         alone=count(candidate[late[1]]),
         shadow=_shadow(control, shadow, count(shadow), count(control[early]), signature, task),
+        latency_ratios=latency_ratios(compared, tried),
         unknown=count_unknown(asked, signature, *vocabularies) if vocabularies else UnknownIds(),
     )
 

@@ -19,6 +19,9 @@ LATENCY_BOUNDS_US: NDArray[np.float64] = 32.0 * 2.0 ** (np.arange(21 * LATENCY_S
 """Upper bounds of the latency buckets in microseconds, 32 us to 67 s in steps of 4.4%; a last bucket holds the rest.
 Fixed, so that histograms of different processes, hosts and days add up."""
 
+RATIO_BOUNDS: NDArray[np.float64] = np.power(1.01, np.arange(243))
+"""Upper bounds of the buckets of ``latency_ratios``, 1 to 11 in steps of 1%; a last bucket holds the rest."""
+
 NOT_FINITE_CODE = "NOT_FINITE"
 """The log's ``code`` where the server withheld an answer because it was not a number."""
 
@@ -92,6 +95,9 @@ class Evidence:
     shadow: ShadowEvidence = field(default_factory=ShadowEvidence)
     unknown: UnknownIds = field(default_factory=UnknownIds)
     """Over the requests of both arms, copies left out."""
+    latency_ratios: tuple[int, ...] = ()
+    """Slices of time in which both arms answered, by how many times as long as control's slowest requests the candidate's
+    took: a histogram over ``RATIO_BOUNDS``. Empty: none, or evidence from before they were counted."""
     refused: str = ""
     """Why a server could not load the candidate, golden requests included; empty: none said so."""
 

@@ -49,9 +49,9 @@ def judge(evidence: Evidence, rollout: Rollout, settings: JudgeSettings) -> Verd
 
     ABORT too where the trial has gone on for more than ``settings.max_days``: what was never shown to be good has no claim.
 
-    HOLD: below the minimum sample of either arm, or of this step; paused; or, at the last step that has a control, labels
-    have begun to come and are too few to judge. At weight 1 control is waited for no more, for it cannot come. PROMOTE:
-    the last step has been passed. Else STEP.
+    HOLD: below the minimum sample of either arm, or of this step; paused; or, at the last step that has a control, there are
+    too few slices of time to judge latencies, or labels have begun to come and are too few. At weight 1 control is waited for
+    no more, for it cannot come. PROMOTE: the last step has been passed. Else STEP.
     """
     if (evidence.candidate_version, evidence.stable_version) != (rollout.candidate, rollout.stable):
         return _verdict("HOLD", rollout, ["the evidence is about other versions than the rollout"])
@@ -83,16 +83,21 @@ def _waits(evidence: Evidence, rollout: Rollout, settings: JudgeSettings, checks
         waits.append(f"control has {control.requests} of the {needed} requests needed")
     if fresh < needed:
         waits.append(f"the candidate has {fresh} of the {needed} requests needed at this step")
-    if rollout.weight == 0:
-        labels, quality = evidence.shadow.pairs.labelled, named(checks, "paired quality")
-    else:
-        labels = control.losses.labelled + evidence.candidate.losses.labelled
-        quality = named(checks, "quality")
-    if _is_last_compared(rollout) and labels and quality.outcome == "waiting":
-        waits.append(quality.detail)
+    if _is_last_compared(rollout):
+        waits += [check.detail for check in _last_chances(evidence, rollout, checks) if check.outcome == "waiting"]
     if rollout.state == "paused":
         waits.append("the rollout is paused")
     return waits
+
+
+def _last_chances(evidence: Evidence, rollout: Rollout, checks: tuple[Check, ...]) -> list[Check]:
+    """What is to be known before there is no control any more: quality only where labels have begun to come, and latency only
+    where the candidate has answered callers.
+    """
+    if rollout.weight == 0:
+        return [named(checks, "paired quality")] if evidence.shadow.pairs.labelled else []
+    labels = evidence.control.losses.labelled + evidence.candidate.losses.labelled
+    return [named(checks, name) for name in (("latency", "quality") if labels else ("latency",))]
 
 
 def _is_last_compared(rollout: Rollout) -> bool:

@@ -46,10 +46,15 @@ class Looks:
     started_at: str
     """Of the trial."""
     at: str = ""
-    payload: dict[str, Any] = field(default_factory=dict[str, Any])
-    """As the ledger has them, about the candidate that is named first."""
+    payloads: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """As the ledger has them, by version; the candidate that is named first comes first."""
     written: dict[str, Written] = field(default_factory=dict[str, Written])
     """By version."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """About the candidate that is named first; empty before the first look."""
+        return next(iter(self.payloads.values()), {})
 
     def is_news(self, judged: Judged, rollout: Rollout, at: str) -> bool:
         """Whether a verdict that does nothing is worth an entry.
@@ -75,16 +80,21 @@ def looks_of(folder: Path, rollout: Rollout) -> Looks:
     Raises:
         DataError: The file is damaged.
     """
-    found = newest_look(folder, rollout.model)
+    found = _read(folder, rollout.model)
     return found if found and found.started_at == rollout.started_at else Looks(started_at=rollout.started_at)
 
 
 def newest_look(folder: Path, model: str) -> Looks | None:
-    """The newest look of all; None where the judge has not looked at this model.
+    """The newest look of all; None where the judge has not looked at this model since payloads are kept by version.
 
     Raises:
         DataError: The file is damaged.
     """
+    found = _read(folder, model)
+    return found if found and found.payloads else None
+
+
+def _read(folder: Path, model: str) -> Looks | None:
     path = _path(folder, model)
     try:
         return msgspec.json.decode(path.read_bytes(), type=Looks)

@@ -6,7 +6,8 @@ after every request, and stop when it likes, without adding to its false alarms.
 (2021), "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49(2), and Waudby-Smith
 & Ramdas (2024), "Estimating means of bounded random variables by betting", JRSS B 86(1).
 
-Requests are taken as independent of each other; only the quality test allows for clusters (one user's rows).
+Errors are taken as independent of each other. The quality test allows for clusters (one user's rows), and latencies are
+compared by slices of time (``monitoring.canary.slices``).
 """
 
 import math
@@ -17,18 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-QUANTILE = 0.99
-"""The latency quantile that is shown."""
-
-_TAIL = (0.003, 0.02)
-"""A threshold of the latency test must be passed by so large a share of all requests, and by no larger a one of control's."""
-
-_THRESHOLD_STEP = 4
-"""Latency buckets from one threshold to the next."""
-
-_KEPT = 0.05
-"""Of the latency test's stake, what is not bet."""
-
 _ERROR_PRIORS = ((0.5, 0.5), (0.5, 50.0))
 """Half the bets on an error rate are spread over all rates, half over small ones."""
 
@@ -38,7 +27,7 @@ share that some hundred errors decide: half a point more errors than 1%, after 2
 luck, and so less of the stake."""
 
 _WAGERS = (0.2, 0.5, 0.8)
-"""Of what may be staked on a single request without ever losing all."""
+"""Of what may be staked on a single request, or slice, without ever losing all."""
 
 _PRIOR_ROWS = 300.0
 """How wide the quality test's mixture is: it is sharpest at about 14 times as many labelled rows of both arms."""
@@ -97,7 +86,8 @@ def log_e_more_often(requests: ArrayLike, more: ArrayLike, fewer: ArrayLike, *, 
 
     With ``d`` 1 where only the candidate has it (``more`` requests), -1 where only stable does (``fewer``) and 0 elsewhere:
     the wealth of gamblers who stake a fixed part of it on ``d - margin``, request after request (Waudby-Smith & Ramdas 2024).
-    In which order they come makes no difference to it. Arguments broadcast.
+    In which order they come makes no difference to it. The same goes for slices of time instead of requests. Arguments
+    broadcast.
     """
     n, up, down, allowed = (
         np.asarray(v, dtype=np.float64)[..., None] for v in np.broadcast_arrays(requests, more, fewer, margin)
@@ -119,45 +109,6 @@ def _maximise(function: Any, low: Floats, high: Floats) -> Floats:
         rising = function(left) < function(right)
         low, high = np.where(rising, left, low), np.where(rising, high, right)
     return function((low + high) / 2)
-
-
-def log_e_latency(
-    control_counts: NDArray[Any], counts: NDArray[Any], bounds_us: Floats, *, margin: ArrayLike, floor_us: float
-) -> Floats:
-    """Evidence that the candidate's slowest requests take more than ``1 + margin`` times as long as control's.
-
-    If they do not, then at any threshold ``u`` the candidate passes ``(1 + margin) * max(u, floor_us)`` no more often than
-    control passes ``u``, and a request that passes its threshold is a coin as in ``log_e_more_errors``. The bets are spread
-    over thresholds 19% apart; those count that at least 0.3% of all requests pass, and at most 2% of control's: around the
-    p99, and above it where the candidate is far slower. (That the data choose them only takes bets away.) Histograms are
-    all it takes, so those of several processes can be added. Buckets are read to the candidate's advantage.
-
-    Args:
-        control_counts: Histograms ``[..., buckets]`` over ``bounds_us``, the last bucket above them all.
-        counts: The candidate's, likewise.
-        margin: A number, or an array ``[...]``.
-    """
-    above_control, above = _above(control_counts), _above(counts)
-    slack = 1.0 + np.asarray(margin, dtype=np.float64)[..., None]
-    edge = np.searchsorted(bounds_us, slack * np.maximum(bounds_us[::_THRESHOLD_STEP], floor_us), side="left")
-    padded = np.concatenate([above, np.zeros_like(above[..., :1])], -1)
-    shape = np.broadcast_shapes(padded.shape[:-1], edge.shape[:-1])
-    hits1 = np.take_along_axis(
-        np.broadcast_to(padded, (*shape, padded.shape[-1])), np.broadcast_to(edge, (*shape, edge.shape[-1])), axis=-1
-    )
-    n0, n1 = control_counts.sum(-1, keepdims=True), counts.sum(-1, keepdims=True)
-    hits0 = above_control[..., ::_THRESHOLD_STEP]
-    share = (hits0 + hits1) / np.maximum(n0 + n1, 1)
-    bets = log_e_more_errors(n0, hits0, n1, hits1) - math.log(edge.shape[-1])
-    near = (share >= _TAIL[0]) & (hits0 <= _TAIL[1] * n0)
-    return np.logaddexp(
-        np.logaddexp.reduce(np.where(near, bets, -np.inf), axis=-1), math.log(_KEPT / (1 - _KEPT))
-    ) + math.log(1 - _KEPT)
-
-
-def _above(counts: NDArray[Any]) -> NDArray[Any]:
-    """Observations above each bound: ``[..., buckets - 1]``."""
-    return counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
 
 
 def log_e_mean(excess: ArrayLike, variance: ArrayLike, rows: ArrayLike, clusters: ArrayLike) -> Floats:

@@ -6,6 +6,7 @@ import msgspec
 
 from serving.console.drifts import DriftLine, drift_line
 from serving.console.ledger import LedgerEntry, LedgerReader, decoded
+from serving.console.looks import Look, read_look
 
 MOST_VERDICTS = 30
 MOST_DRIFTS = 60
@@ -31,6 +32,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Verdict(msgspec.Struct, frozen=True):
     decision: str
+    summary: str = ""
     reasons: list[str] = []
     checks: list[Check] = []
 
@@ -102,8 +104,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     verdicts: list[VerdictLine]
     arms: list[VerdictLine]
-    """Of the trial that was judged last, the newest verdict on each of its versions, in the order in which they began; of one
-    that was dropped, its last.
+    """Of the trial that was judged last, the newest look at each of its versions, in the order in which they began; of one
+    that was dropped, its last. ``id`` is that of the newest entry about it, which may be older.
     """
     drifts: list[DriftLine]
     retrains: list[RetrainLine]
@@ -111,17 +113,18 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: list[RolloutLine]
 
 
-def read_history(ledger: LedgerReader, reports: Path, model: str) -> History:
-    """Everything that the ledger and the reports' folder have of a model.
+def read_history(ledger: LedgerReader, reports: Path, looks: Path, model: str) -> History:
+    """Everything that the ledger and the folders of reports and of looks have of a model.
 
     Raises:
         UnavailableError: The ledger cannot be read.
     """
     verdicts = [_verdict(entry) for entry in ledger.newest(model, "verdict", limit=MOST_VERDICTS)]
+    look = read_look(looks, model)
     return History(
         model=model,
         verdicts=verdicts,
-        arms=_arms(ledger, model, verdicts[0]) if verdicts else [],
+        arms=[_newest(arm, look) for arm in _arms(ledger, model, verdicts[0])] if verdicts else [],
         drifts=[drift_line(entry, reports, model) for entry in ledger.newest(model, "drift", limit=MOST_DRIFTS)],
         retrains=read_retrains(ledger, model, limit=MOST_RETRAINS),
         gates=_lines(ledger.newest(model, "gate", limit=MOST_ROLLOUTS)),
@@ -146,10 +149,14 @@ def _verdict(entry: LedgerEntry) -> VerdictLine:
     payload = decoded(entry, _VerdictPayload)
     if payload is None:
         return VerdictLine(id=entry.id, at=entry.at, summary=entry.summary)
+    return _line(entry.id, entry.at, payload, entry.summary)
+
+
+def _line(number: int, at: str, payload: _VerdictPayload, summary: str) -> VerdictLine:
     return VerdictLine(
-        id=entry.id,
-        at=entry.at,
-        summary=entry.summary,
+        id=number,
+        at=at,
+        summary=summary,
         decision=payload.verdict.decision,
         reasons=payload.verdict.reasons,
         stable=payload.rollout.stable,
@@ -167,6 +174,16 @@ def _arms(ledger: LedgerReader, model: str, newest: VerdictLine) -> list[Verdict
         return [newest]
     entries = [ledger.newest_verdict(model, version, started_at=newest.started_at) for version in newest.began]
     return [_verdict(entry) for entry in entries if entry is not None]
+
+
+def _newest(arm: VerdictLine, look: Look) -> VerdictLine:
+    """The newest look at the version that a verdict is about, where that was in the same trial, and later."""
+    try:
+        payload = msgspec.convert(look.payloads.get(str(arm.candidate)), _VerdictPayload)
+    except msgspec.ValidationError:
+        return arm
+    is_later = payload.rollout.started_at == arm.started_at and look.at > arm.at
+    return _line(arm.id, look.at, payload, payload.verdict.summary) if is_later else arm
 
 
 def _retrains(entries: list[LedgerEntry]) -> list[RetrainLine]:

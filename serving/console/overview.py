@@ -12,6 +12,7 @@ from serving.about import server_version
 from serving.console.drifts import drift_status
 from serving.console.history import RetrainLine, read_retrains
 from serving.console.ledger import LedgerReader, decoded
+from serving.console.looks import read_look
 
 MOST_MODELS = 100
 MOST_VERSIONS = 50
@@ -65,6 +66,8 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first."""
     more_versions: int = 0
     """Older ones that are not listed."""
+    looked_at: str = ""
+    """When the judge last looked at what is on trial; empty where it has not. It rises without the ledger's id."""
     drift: str = ""
     drift_at: str = ""
     retrain: RetrainLine | None = None
@@ -79,7 +82,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     signed_in: bool
     """Whether a token was needed, and came."""
     ledger_id: int
-    """Rises with every entry: while it stays, the history of no model has changed."""
+    """Rises with every entry: while it stays, and a model's ``looked_at``, its history has not changed."""
     models: list[ModelView]
     more_models: int = 0
 
@@ -94,6 +97,7 @@ class Home:
         self._models = settings.models
         self._rollouts = settings.rollouts
         self._ledger = LedgerReader(settings.ledger)
+        self._looks = settings.looks
         self._kept: dict[Path, tuple[int, VersionView]] = {}
 
     def overview(self, *, signed_in: bool) -> Overview:
@@ -128,6 +132,7 @@ class Home:
             rollout=_rollout_view(rollout) if rollout else None,
             versions=self._versions(name, shown, rollout),
             more_versions=more,
+            looked_at=read_look(self._looks, name).at if rollout and rollout.on_trial else "",
             drift=drift_status(drift[0]) if drift else "",
             drift_at=drift[0].at if drift else "",
             retrain=retrain[0] if retrain else None,

@@ -55,6 +55,7 @@ class Console:
         self._home = Home(settings)
         self._ledger = LedgerReader(settings.ledger)
         self._reports = settings.reports
+        self._looks = settings.looks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="console")
         self._waiting = 0
 
@@ -98,7 +99,7 @@ class Console:
         def work() -> History:
             if not is_name(model):
                 raise NotFoundError(f"no model {model[:80]!r}")
-            return read_history(self._ledger, self._reports, model)
+            return read_history(self._ledger, self._reports, self._looks, model)
 
         return await self._json(request, work)
 

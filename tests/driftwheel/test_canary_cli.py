@@ -73,6 +73,16 @@ def test_several_are_tried_dropped_and_told_of(home: Path) -> None:
     assert (judged["decision"], [one["version"] for one in judged["arms"]]) == ("HOLD", [2, 3])
     with pytest.raises(RolloutError, match="versions 2, 3 of 'mf' are on trial; say which"):
         run(home, "canary", "promote", "mf")
+    explained = answer(home, "canary", "explain", "mf", "--png", str(home / "trial.png"))
+    assert [(look["version"], look["verdict"]["decision"]) for look in explained["looks"]] == [(2, "HOLD"), (3, "HOLD")]
+    assert (home / "trial.png").read_bytes().startswith(b"\x89PNG")
+    shown = run(home, "canary", "explain", "mf")
+    assert "check ┃ version 2 ┃ version 3" in shown
+    assert "HOLD: version 3 of mf at 10%" in shown
+    alone = answer(home, "canary", "explain", "mf", "--version", "3")
+    assert [look["version"] for look in alone["looks"]] == [3]
+    with pytest.raises(NotFoundError, match="no verdict yet about version 9 of 'mf'"):
+        run(home, "canary", "explain", "mf", "--version", "9")
     left = answer(home, "canary", "abort", "mf", "2")
     assert (left["candidate"], left["rivals"]) == (3, [])
     history = answer(home, "canary", "history", "mf")
@@ -82,6 +92,22 @@ def test_several_are_tried_dropped_and_told_of(home: Path) -> None:
     assert [entry["id"] for entry in answer(home, "canary", "history", "mf", "--limit", "1")] == [history[-1]["id"]]
     shown = run(home, "canary", "history", "mf")
     assert all(f" {entry['id']} " in shown for entry in history)
+
+
+def test_the_status_tells_the_newest_look_of_this_trial(home: Path) -> None:
+    run(home, "canary", "start", "mf", "2", "--steps", "0.1,1")
+    assert (answer(home, "canary", "status", "mf")["looked_at"], run(home, "canary", "status", "mf")[-1]) == ("", ")")
+    run(home, "canary", "judge", "mf", code=10)
+    entries = len(answer(home, "canary", "history", "mf"))
+    run(home, "canary", "judge", "mf", code=10)
+    told = answer(home, "canary", "status", "mf")
+    assert len(answer(home, "canary", "history", "mf")) == entries  # the newest look said nothing new
+    assert told["looked_at"] > answer(home, "canary", "history", "mf")[-1]["at"]
+    assert told["verdicts"]["2"]["decision"] == "HOLD"
+    assert f"{told['looked_at']}: HOLD: version 2 of mf at 10%" in run(home, "canary", "status", "mf")
+    run(home, "canary", "abort", "mf")
+    run(home, "canary", "start", "mf", "3", "--steps", "0.1,1")
+    assert answer(home, "canary", "status", "mf")["verdicts"] == {}
 
 
 def test_a_verdict_is_explained_and_drawn(home: Path) -> None:

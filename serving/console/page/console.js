@@ -14,7 +14,7 @@ const traffic = new Traffic();
 const drawn = new Map(); // by section: what it was drawn from
 let overview = null;
 let history = null;
-let readTo = -1; // the ledger's id that `history` was read at
+let readTo = ""; // the ledger's id and the judge's look that `history` was read at
 let paused = false;
 let stateAt = -Infinity;
 let underWay = null; // the look at the server that is going on
@@ -29,24 +29,26 @@ function draw(id, source, content) {
   replace($(id), content());
 }
 
+const newest = (model) => `${overview.ledger_id} ${model.looked_at}`;
+
 async function readState() {
   overview = await api.overview();
   const model = selected();
   if (!model) history = null;
-  else if (history?.model !== model.name || overview.ledger_id !== readTo) {
+  else if (history?.model !== model.name || newest(model) !== readTo) {
     const before = history?.model === model.name ? history : null;
-    const id = overview.ledger_id;
+    const reading = newest(model);
     history = await api.history(model.name);
-    readTo = id;
+    readTo = reading;
     if (before) announce(before, history);
   }
 }
 
 // Said to screen readers, and only what is news: a verdict on each version on trial, a drift decision, a retrain.
 function announce(before, after) {
-  const newest = (known) => [...known.arms, ...known.drifts.slice(0, 1), ...known.retrains.slice(0, 1)];
-  const told = new Set(newest(before).map((one) => one.id));
-  const news = newest(after).filter((one) => !told.has(one.id)).map((one) => one.summary);
+  const lines = (known) => [...known.arms, ...known.drifts.slice(0, 1), ...known.retrains.slice(0, 1)];
+  const told = new Set(lines(before).map((one) => one.id));
+  const news = lines(after).filter((one) => !told.has(one.id)).map((one) => one.summary);
   if (news.length) $("news").textContent = `${after.model}: ${news.join(". ")}`;
 }
 

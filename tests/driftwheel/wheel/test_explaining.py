@@ -31,17 +31,17 @@ def test_a_verdict_is_explained_by_its_trial_and_judged_again(tmp_path):
     write_trial(settings, ROLLOUT, errors=0.0)
     later = dataclasses.replace(ROLLOUT, started_at="2026-02-01T00:00:00Z")
     numbers = write_trial(settings, later, errors=0.05)
-    looks = explain(settings, "movies", None)
+    (looks,) = explain(settings, "movies")
     assert [look.number for look in looks] == numbers
     assert [look.requests for look in looks] == [100, 1000, 4000]
     assert [look.verdict.decision for look in looks] == ["HOLD", "ABORT", "ABORT"]
     assert all(look.again == look.verdict for look in looks)
     assert strengths(looks[-1].verdict)["errors"] > 1 > strengths(looks[-1].verdict)["latency"]
-    assert [look.number for look in explain(settings, "movies", numbers[1])] == numbers[:2]
+    assert [look.number for look in explain(settings, "movies", numbers[1])[0]] == numbers[:2]
     with pytest.raises(NotFoundError, match="no verdict 99"):
         explain(settings, "movies", 99)
     assert [entry.id for entry in history(settings, "movies", limit=4)] == [3, *numbers]
-    draw(tmp_path / "trial.png", "movies", looks)
+    draw(tmp_path / "trial.png", "movies", [looks])
     assert (tmp_path / "trial.png").read_bytes().startswith(b"\x89PNG")
 
 

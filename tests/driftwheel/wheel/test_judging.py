@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from driftwheel.settings import Settings
 from driftwheel.wheel.clock import now
 from driftwheel.wheel.explaining import explain
 from driftwheel.wheel.judging import look
-from driftwheel.wheel.releases import start_trial
 from monitoring.canary.check import named
 from monitoring.canary.judge import Verdict, replay
 from monitoring.ledger import Ledger
@@ -151,13 +150,15 @@ def test_of_several_the_one_that_fails_is_dropped_and_the_other_is_promoted(tmp_
     """Answers as servers log them, over a whole trial; version 3 fails for a tenth of its users."""
     settings = prepared_home(tmp_path)
     make_rating_bundle(settings.models, 3)
-    steps, users = (0.3, 1.0), np.arange(3000)
-    rollout = start_trial(settings, "mf", 2, rivals=(3,), steps=steps, by="test")
+    steps, users, began = (0.3, 1.0), np.arange(3000), datetime.now(UTC) - timedelta(hours=1)
+    rollout = start_candidate(settings.rollouts, "mf", 2, rivals=(3,), steps=steps, by="test", now=began.isoformat())
 
     def log(version: int, arm: str) -> None:
         frame = pd.DataFrame({"in_user_id": users, "in_item_id": 10, "out_score": np.float32(3)})
         codes = np.where((version == 3) & (users % 10 == 0), "INTERNAL", "OK").tolist()
-        at = [datetime.now(UTC)] * len(users)
+        # Side by side, a hundred a second; the last ones once there is no control.
+        times = [began + timedelta(milliseconds=10 * user) for user in users.tolist()]
+        at = [datetime.now(UTC)] * len(users) if looks else times
         ids = [f"{arm}{version}-{user}" for user in users]
         rows = log_rows(frame, RATING_SIGNATURE, prediction_id=ids, arm=[arm] * len(users), code=codes, at=at)
         write_sealed(settings.prediction_log, "mf", version, rows, stem=f"20260101T000000-1-{len(looks)}")
@@ -172,9 +173,11 @@ def test_of_several_the_one_that_fails_is_dropped_and_the_other_is_promoted(tmp_
     entries = Ledger(settings.ledger).entries("mf", "verdict")
     assert [entry.payload["verdict"]["decision"] for entry in entries] == ["ABORT", "STEP"]
     assert [entry.payload["rollout"]["candidate"] for entry in entries] == [3, 2]
+    assert [looks_at[-1].verdict.decision for looks_at in explain(settings, "mf")] == ["STEP", "ABORT"]
     assert all(replayed[0] == replayed[1] for replayed in (replay(entry.payload) for entry in entries))
     verdict, rollout = look(settings, "mf")
     assert (verdict.decision, rollout.weight) == ("STEP", 1.0)
+    assert [looks_at[-1].version for looks_at in explain(settings, "mf")] == [2, 3]
     looks.append(verdict)
     log(2, "candidate")
     verdict, rollout = look(settings, "mf")
@@ -197,6 +200,6 @@ def test_looks_that_say_nothing_new_are_explained_all_the_same(tmp_path: Path) -
         log(requests)
         assert look(settings, "mf")[0].decision == "HOLD"
         assert len(Ledger(settings.ledger).entries("mf", "verdict")) == entries
-        newest = explain(settings, "mf", None)[-1]
+        newest = explain(settings, "mf")[0][-1]
         assert (newest.number, newest.requests, newest.again) == (number, requests, newest.verdict)
-    assert [one.number for one in explain(settings, "mf", 1)] == [1]
+    assert [one.number for one in explain(settings, "mf", 1)[0]] == [1]

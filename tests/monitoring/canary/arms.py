@@ -3,7 +3,8 @@
 import numpy as np
 
 from driftwheel.rollout import Rollout
-from monitoring.canary.evidence import ArmEvidence, Evidence, count_latencies
+from monitoring.canary.evidence import LATENCY_BOUNDS_US, ArmEvidence, Evidence, count_latencies
+from monitoring.canary.slices import count_ratios, slice_ratios
 from monitoring.losses import sum_losses
 
 ROLLOUT = Rollout(
@@ -50,4 +51,16 @@ def evidence(control, candidate, rollout=ROLLOUT, alone=NOTHING):
         control=control,
         candidate=candidate,
         alone=alone,
+        latency_ratios=side_by_side(control, candidate),
     )
+
+
+def side_by_side(control, candidate):
+    """The ratios of slices in which both arms' answers come in a hundred a second each, in any order."""
+    rng = np.random.default_rng(0)
+    values = np.append(LATENCY_BOUNDS_US, 2 * LATENCY_BOUNDS_US[-1])
+    arms = [rng.permutation(np.repeat(values, one.latency_counts or 0)) for one in (control, candidate)]
+    at_us = np.concatenate([np.arange(len(one)) * 10_000 for one in arms])
+    order = np.argsort(at_us, kind="stable")
+    is_candidate = np.repeat([False, True], [len(one) for one in arms])
+    return count_ratios(slice_ratios(at_us[order], np.concatenate(arms)[order], is_candidate[order])[1])

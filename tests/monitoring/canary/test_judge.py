@@ -128,6 +128,35 @@ def test_evidence_from_before_empty_answers_had_a_share_is_still_judged():
     assert judge(decode_evidence(payload), ROLLOUT, SETTINGS).decision == "STEP"
 
 
+@pytest.mark.parametrize(("rollout", "decision"), [(ROLLOUT, "STEP"), (COMPARED_LAST, "HOLD"), (LAST, "PROMOTE")])
+def test_at_the_last_step_with_a_control_the_judge_waits_for_slices_of_time(rollout, decision):
+    """250 requests of each arm are no more than ten: a candidate that was slower in all of them would not be seen."""
+    rng = np.random.default_rng(0)
+    few, many = (verdict(arm(rng, n, labels=0), arm(rng, n, labels=0), rollout) for n in (250, 600))
+    assert (few.decision, many.decision) == (decision, "PROMOTE" if rollout is LAST else "STEP")
+    assert named(few.checks, "latency").outcome == "waiting"
+    assert named(many.checks, "latency").outcome == "fine"
+    if decision == "HOLD":
+        assert few.reasons == (named(few.checks, "latency").detail,)
+
+
+def test_a_far_slower_candidate_is_aborted_as_soon_as_slices_suffice():
+    rng = np.random.default_rng(0)
+    found = verdict(arm(rng, 500), arm(rng, 500, slower=6.0))
+    assert found.decision == "ABORT"
+    latency = named(found.checks, "latency")
+    assert found.reasons[0].startswith("latency: p99 ")
+    assert latency.limit < 1.0 < latency.at_least < latency.difference
+
+
+def test_evidence_from_before_latencies_were_sliced_is_still_judged():
+    rng = np.random.default_rng(0)
+    payload = encode_evidence(evidence(arm(rng, 3000), arm(rng, 3000, slower=3.0)))
+    del payload["latency_ratios"]
+    found = judge(decode_evidence(payload), ROLLOUT, SETTINGS)
+    assert (found.decision, named(found.checks, "latency").outcome) == ("STEP", "waiting")
+
+
 def test_evidence_about_other_versions_is_not_judged():
     rng = np.random.default_rng(0)
     seen = evidence(arm(rng, 300), arm(rng, 300, not_finite=3))

@@ -23,7 +23,8 @@ def judged(requests: int, *, labels: int = 0, errors: float = 0.0) -> Judged:
 
 
 def after(one: Judged) -> Looks:
-    return Looks(started_at=ROLLOUT.started_at, at=AT, written=dict(written_down(one, ROLLOUT, AT)))
+    payloads = {"2": {"verdict": {}}}
+    return Looks(started_at=ROLLOUT.started_at, at=AT, payloads=payloads, written=dict(written_down(one, ROLLOUT, AT)))
 
 
 def test_the_first_look_at_a_version_is_news():
@@ -59,6 +60,10 @@ def test_what_is_kept_is_of_one_trial_and_a_damaged_file_is_named(tmp_path: Path
     looks = after(judged(100))
     keep_looks(tmp_path, "movies", looks)
     assert looks_of(tmp_path, ROLLOUT) == looks
+    assert newest_look(tmp_path, "movies") == looks
+    keep_looks(tmp_path, "movies", replace(looks, payloads={}))  # as before there was one for each version
+    assert newest_look(tmp_path, "movies") is None
+    assert looks_of(tmp_path, ROLLOUT).written == looks.written
     later = replace(ROLLOUT, started_at=LATER)
     assert looks_of(tmp_path, later) == Looks(started_at=LATER)
     (tmp_path / "movies.json").write_text("{")

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from monitoring.canary.evidence import LATENCY_BOUNDS_US
-from monitoring.canary.sequential import log_e_errors, log_e_latency, log_e_mean, log_e_more_errors
+from monitoring.canary.sequential import log_e_errors, log_e_mean, log_e_more_errors
 
 ALPHA = 0.01
 NEEDED = np.log(3 / ALPHA)
@@ -63,50 +62,6 @@ def test_more_errors_are_told_from_the_errors_alone(control_rate, rate):
 def test_errors_on_nothing_are_no_evidence():
     assert log_e_errors(0, 0, 0, 0, margin=0.0) == pytest.approx(0.0)
     assert log_e_more_errors(0, 0, 0, 0) == pytest.approx(0.0)
-
-
-def latency_streams(rng, runs, slower, per_look, looks):
-    """Histograms ``[runs, buckets]`` of both arms, look by look. Log-normal, p99 about 13 ms."""
-    from scipy.stats import norm
-
-    def shares(factor):
-        below = norm.cdf(np.log(LATENCY_BOUNDS_US / (5000 * factor)) / 0.4)
-        return np.diff(below, prepend=0.0, append=1.0)
-
-    control = candidate = 0
-    for _ in range(looks):
-        control = control + rng.multinomial(per_look, shares(1.0), size=runs)
-        candidate = candidate + rng.multinomial(per_look, shares(slower), size=runs)
-        yield control, candidate
-
-
-def ever_slow(rng, runs, *, slower, margin, per_look=500, looks=20):
-    ever = np.zeros(runs, dtype=bool)
-    for control, candidate in latency_streams(rng, runs, slower, per_look, looks):
-        ever |= log_e_latency(control, candidate, LATENCY_BOUNDS_US, margin=margin, floor_us=0.0) >= NEEDED
-    return ever.mean()
-
-
-def test_an_equal_latency_hardly_ever_aborts():
-    assert ever_slow(np.random.default_rng(4), 600, slower=1.0, margin=0.0) <= 0.01
-
-
-def test_a_latency_at_the_margin_hardly_ever_aborts():
-    assert ever_slow(np.random.default_rng(5), 600, slower=1.5, margin=0.5) <= 0.01
-
-
-def test_a_latency_far_above_the_margin_is_caught():
-    assert ever_slow(np.random.default_rng(6), 200, slower=2.5, margin=0.5) >= 0.99
-
-
-def test_a_latency_beyond_all_of_controls_is_caught_at_the_minimum_sample():
-    """All of the candidate's requests lie in control's tail, so that control's share must say where that is."""
-    assert ever_slow(np.random.default_rng(12), 200, slower=6.0, margin=0.05, per_look=200, looks=1) == 1.0
-
-
-def test_the_latency_floor_forgives_what_nobody_feels():
-    histograms = next(latency_streams(np.random.default_rng(7), 5, 3.0, 5000, 1))
-    assert (log_e_latency(*histograms, LATENCY_BOUNDS_US, margin=0.5, floor_us=60_000.0) < 0).all()
 
 
 def quality_streams(rng, runs, worse, users_per_look):

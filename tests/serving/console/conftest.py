@@ -124,7 +124,7 @@ def with_several(settings: Settings) -> None:
     abort(settings.rollouts, "churn", versions=[3], **BY)
     for minute in (2, 3):
         for version in (4, 2):
-            add_verdict(ledger, rollout.about(version), minute, 100 * minute)
+            add_verdict(ledger, rollout.about(version), minute, 300 * minute)
 
 
 @pytest.fixture(scope="session")

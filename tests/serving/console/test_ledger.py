@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from driftwheel.errors import UnavailableError
+from monitoring.canary.looks import Looks, keep_looks
 from monitoring.ledger import SCHEMA_VERSION as WRITTEN
 from monitoring.ledger import Ledger
 from serving.console.history import MOST_VERDICTS, read_history, read_retrains
 from serving.console.ledger import LARGEST_PAYLOAD, SCHEMA_VERSION, LedgerReader
+from serving.console.looks import LARGEST_LOOK, read_look
 from tests.serving.console.conftest import add_drift, add_retrain
 
 AT = "2026-01-01T00:00:00+00:00"
@@ -71,7 +73,7 @@ def test_entries_in_an_unknown_form_are_shown_by_their_summary(path: Path, tmp_p
     ledger = Ledger(path)
     for kind in ("verdict", "drift", "retrain"):
         ledger.append(kind, "mf", at=AT, summary=f"an old {kind}", payload={"decision": 3, "event": 4})
-    history = read_history(LedgerReader(path), tmp_path, "mf")
+    history = read_history(LedgerReader(path), tmp_path, tmp_path, "mf")
     lines = (*history.verdicts, *history.drifts, *history.retrains)
     assert [line.summary for line in lines] == ["an old verdict", "an old drift", "an old retrain"]
 
@@ -92,7 +94,7 @@ def test_a_retrain_is_its_start_and_its_end(path: Path) -> None:
 
 def test_the_newest_window_tells_the_quality(path: Path, tmp_path: Path) -> None:
     add_drift(Ledger(path), 1, 0.25)
-    (line,) = read_history(LedgerReader(path), tmp_path, "mf").drifts
+    (line,) = read_history(LedgerReader(path), tmp_path, tmp_path, "mf").drifts
     assert line.quality is not None
     assert (line.status, line.quality.window_mean, line.report) == ("drift", 1.25, None)
     assert [(one.group, one.drifted) for one in line.outcomes] == [("input", True), ("prediction", False)]
@@ -115,14 +117,42 @@ def test_the_newest_verdict_on_each_of_several_however_old(path: Path, tmp_path:
             ledger.append("rollout", "mf", at=AT, summary="dropped", payload=changed)
     for decision in ("HOLD",) * MOST_VERDICTS + ("STEP",):
         add(2, decision)
-    history = read_history(LedgerReader(path), tmp_path, "mf")
+    history = read_history(LedgerReader(path), tmp_path, tmp_path, "mf")
     assert {line.candidate for line in history.verdicts} == {2}
     assert [(line.candidate, line.decision) for line in history.arms] == [(2, "STEP"), (3, "ABORT")]
     add(5, "HOLD", started_at="2026-01-02", began=[])
-    history = read_history(LedgerReader(path), tmp_path, "mf")
+    history = read_history(LedgerReader(path), tmp_path, tmp_path, "mf")
     assert [(line.candidate, line.decision) for line in history.arms] == [(5, "HOLD")]
 
 
+def test_the_newest_look_goes_before_an_older_verdict_of_its_trial(path: Path, tmp_path: Path) -> None:
+    ledger, later = Ledger(path), "2026-01-09T00:00:00+00:00"
+
+    def payload(version: int, summary: str, **other: object) -> dict[str, object]:
+        trial = {"stable": 1, "candidate": version, "weight": 0.2, "began": [2, 3], "started_at": AT, **other}
+        return {"verdict": {"decision": "HOLD", "summary": summary}, "rollout": trial}
+
+    for version in (2, 3):
+        ledger.append("verdict", "mf", at=AT, summary="old", payload=payload(version, "old"))
+
+    def told(at: str, **payloads: object) -> list[tuple[str, str]]:
+        by_version = {name.removeprefix("v"): one for name, one in payloads.items()}
+        keep_looks(tmp_path, "mf", Looks(started_at=AT, at=at, payloads=by_version))
+        history = read_history(LedgerReader(path), tmp_path, tmp_path, "mf")
+        assert [line.summary for line in history.verdicts] == ["old", "old"]
+        assert [line.id for line in history.arms] == [1, 2]
+        return [(line.at, line.summary) for line in history.arms]
+
+    assert told(later, v2=payload(2, "new"), v3=payload(3, "newer")) == [(later, "new"), (later, "newer")]
+    assert told(later, v3=payload(3, "new")) == [(AT, "old"), (later, "new")]
+    assert told(AT, v2=payload(2, "as old")) == [(AT, "old")] * 2
+    assert told(later, v2=payload(2, "of another trial", started_at=later), v3={}) == [(AT, "old")] * 2
+    (tmp_path / "mf.json").write_text("{")
+    assert [line.at for line in read_history(LedgerReader(path), tmp_path, tmp_path, "mf").arms] == [AT, AT]
+    (tmp_path / "mf.json").write_bytes(b" " * (LARGEST_LOOK + 1))
+    assert read_look(tmp_path, "mf").at == ""
+
+
 def test_nothing_judged_has_no_arms(path: Path, tmp_path: Path) -> None:
-    assert read_history(LedgerReader(path), tmp_path, "mf").arms == []
+    assert read_history(LedgerReader(path), tmp_path, tmp_path, "mf").arms == []
     assert LedgerReader(path).newest_verdict("mf", 2, started_at=AT) is None

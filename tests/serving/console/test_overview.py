@@ -7,6 +7,7 @@ import pytest
 from driftwheel.bundle import MANIFEST, bundle_folder
 from driftwheel.rollout import rollout_path, serve_stable
 from driftwheel.settings import Settings
+from monitoring.canary.looks import Looks, keep_looks
 from monitoring.ledger import Ledger
 from serving.console import overview
 from serving.console.overview import Home, ModelView
@@ -30,7 +31,9 @@ def test_a_rollout_and_what_its_versions_are(settings: Settings) -> None:
     assert (shown.rollout.stable, shown.rollout.candidate, shown.rollout.weight, shown.rollout.step) == (1, 2, 0.25, 1)
     assert [(one.version, one.state) for one in shown.versions] == [(2, "on trial"), (1, "in service")]
     assert (shown.versions[0].task, shown.versions[0].rows, shown.versions[0].run_id) == ("rating", 9, "run")
-    assert shown.drift == "stable"
+    assert (shown.drift, shown.looked_at) == ("stable", "")
+    keep_looks(settings.looks, "mf", Looks(started_at=shown.rollout.started_at, at="later"))
+    assert model(settings).looked_at == "later"
     assert shown.retrain is not None
     assert shown.retrain.result == "on trial"
 

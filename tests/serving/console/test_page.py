@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from driftwheel.rollout import promote
+from monitoring.canary.looks import Looks, keep_looks
 from monitoring.ledger import Ledger
 from serving.access import Role
 from serving.front_door import running
@@ -264,6 +265,12 @@ def test_news_is_said_and_what_was_open_stays_open(changing: Live, browser: Chro
     browser.evaluate("document.getElementById('verdicts-mf-title').focus()")
     browser.press("Enter")
     ledger = Ledger(changing.settings.ledger)
+    look = ledger.latest("mf", "verdict")[0].payload
+    look["verdict"]["reasons"] = ["all is as before"]
+    trial, later = look["rollout"]["started_at"], "2026-01-09T01:00:00+00:00"
+    keep_looks(changing.settings.looks, "mf", Looks(started_at=trial, at=later, payloads={"2": look}))
+    browser.wait_for("document.getElementById('rollout').innerText.includes('all is as before')")
+    assert text_of(browser, "news") == ""  # it is no entry of the ledger
     add_drift(ledger, 7, 0.5)
     add_retrain(ledger, 8, None)
     promote(changing.settings.rollouts, "mf", **BY)

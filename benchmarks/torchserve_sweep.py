@@ -1,45 +1,35 @@
 """Workers, batches and delays of TorchServe with our handler: what the defaults of ``[torchserve]`` come from.
 
 Run with ``python -m benchmarks.torchserve_sweep``. One TorchServe, configured as ``driftwheel torchserve up`` does, is given
-the same version again and again, each time with other workers and batches, so that Java stays as quick as it has become. Two
-things differ from what ``up`` starts, for the sake of the measurement: it asks for no token, which h2load could only be given
-on its command line, and its API for registering is on.
+the same version again and again, each time with other workers and batches, so that Java stays as quick as it has become.
 
 Two loads: many calls at once, as direct clients send them, and few, as our own server sends them, which has made batches of
 its own already. What serves many calls best is best; among what comes near to it, what keeps few calls waiting least.
+
+TorchServe stops answering under load now and then. Then this one measurement is left out and said to be, TorchServe is started
+anew and warmed up, and the rest goes on.
 """
 
 import argparse
 import itertools
-import os
 import random
 import shutil
 import sys
 import tempfile
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlencode
 
 import numpy as np
 from rich.table import Table
 
 from benchmarks.models import make_factor_bundle
-from benchmarks.rivals.base import ServerProcess
+from benchmarks.rivals.base import FAULTS
+from benchmarks.rivals.torchserve_swept import Choice, Swept
 from benchmarks.tools.h2load import closed_loop, require_h2load
-from benchmarks.tools.messages import PREDICTIONS, Call, columns_of, json_of, prediction, predictions_call
+from benchmarks.tools.messages import Call, columns_of, json_of, prediction, predictions_call
 from benchmarks.tools.probing import probe
-from benchmarks.tools.processes import cpu_seconds
 from benchmarks.tools.report import add_results_option, console, write_json
-from driftwheel.bundle import Bundle
-from driftwheel.files import sha256_of
-from driftwheel.serving_settings import TorchServeSettings
-from exporters.archive import write_archive
-from serving.torchserve.configuration import PROPERTIES, ArchivedVersion, environment, properties
-from serving.torchserve.instance import Plan, prepare
-from serving.torchserve.lifecycle import plan_for
-from serving.torchserve.ports import chosen_ports
 
 WARM_UP_S = 15.0
 """Java compiles what runs often; after so long it is about as quick as it gets."""
@@ -67,15 +57,6 @@ NEAR = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What is tried."""
-
-    workers: int
-    batch_size: int
-    delay_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Taken:
     """One measurement, or the best of several."""
 
@@ -89,58 +70,13 @@ class Taken:
     """Processor time of Java and the workers for each request."""
 
 
-class Swept:
-    """A TorchServe that is given other workers and batches while it runs."""
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A measurement that gave no numbers."""
 
-    def __init__(self, folder: Path, bundle: Bundle) -> None:
-        settings = TorchServeSettings()
-        archive = write_archive(bundle)
-        plan = plan_for(settings, [ArchivedVersion("mf", 1, archive, sha256_of(archive))])
-        self._ports = chosen_ports(settings)
-        self._folder = prepare(folder / "runs", plan, self._ports).folder
-        empty = properties(settings, self._ports, [])
-        (self._folder / PROPERTIES).write_text(empty)
-        self._archive = archive.name
-        self._process = ServerProcess()
-        self._launch(plan)
-        self.target = f"127.0.0.1:{self._ports.grpc}"
-
-    def _launch(self, plan: Plan) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix="sweep-", dir=self._folder.parent))
-        command = [*plan.command(scratch), "--disable-token-auth", "--enable-model-api"]
-        variables = environment(os.environ, scratch)
-        self._process.launch(command, self._folder / "console.log", env=variables, cwd=self._folder)
-        self._process.await_answer(
-            f"127.0.0.1:{self._ports.grpc}", Call(PREDICTIONS.replace("Predictions", "Ping"), b"")
-        )
-
-    def choose(self, choice: Choice) -> None:
-        """Register the version anew."""
-        if self._registered():
-            self._manage("DELETE", "/models/mf/1")
-        query = {"url": self._archive, "initial_workers": choice.workers, "synchronous": "true"}
-        query |= {"batch_size": choice.batch_size, "max_batch_delay": choice.delay_ms, "response_timeout": 30}
-        self._manage("POST", f"/models?{urlencode(query)}")
-
-    def cpu_seconds(self) -> float:
-        """Processor time of all its processes so far."""
-        return cpu_seconds(self.pids())
-
-    def pids(self) -> list[int]:
-        """Java and the workers."""
-        return self._process.pids()
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.stop()
-
-    def _registered(self) -> bool:
-        return b"mf-1.mar" in self._manage("GET", "/models")
-
-    def _manage(self, method: str, path: str) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self._ports.management}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (loopback)
-            return answer.read()
+    choice: Choice
+    case: str
+    reason: str
 
 
 def main() -> None:
@@ -156,19 +92,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         swept = Swept(Path(folder), make_factor_bundle(Path(folder) / "models", 1))
         try:
-            taken = list(_sweep(swept, choices, Path(folder), options))
+            taken, left_out = _sweep(swept, choices, Path(folder), options)
+            if not taken:
+                sys.exit(f"TorchServe answered in no measurement: {left_out[-1].reason}")
             best = best_of(taken)
-            swept.choose(best)
-            forms = [
-                _measure(swept, best, case, form, Path(folder), options.seconds)
-                for case, form in itertools.product(MANY, ("columns", "JSON"))
-            ]
+            forms = _forms(swept, best, Path(folder), options.seconds, left_out)
         finally:
             swept.stop()
     show(taken, best)
     _show_forms(forms)
     results = {"options": vars(options), "best": asdict(best)}
     results |= {"taken": [asdict(one) for one in taken], "forms": [asdict(one) for one in forms]}
+    results |= {"left_out": [asdict(one) for one in left_out]}
     console().print(f"written to {write_json(options.results, 'torchserve_sweep', results)}")
 
 
@@ -183,22 +118,50 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _sweep(swept: Swept, choices: Sequence[Choice], folder: Path, options: argparse.Namespace) -> Iterator[Taken]:
+def _sweep(
+    swept: Swept, choices: Sequence[Choice], folder: Path, options: argparse.Namespace
+) -> tuple[list[Taken], list[LeftOut]]:
     """The best of the rounds: what else runs on a machine only takes away."""
-    swept.choose(Choice(1, 64, 2))
-    for case in MANY:
-        _measure(swept, choices[0], case, "columns", folder, WARM_UP_S / 2)
     found: dict[tuple[Choice, str], list[Taken]] = {}
+    left_out: list[LeftOut] = []
+    _warm_up(swept, folder)
     for number in range(options.rounds):
         shuffled = random.Random(number).sample(list(choices), len(choices))
         for position, choice in enumerate(shuffled, 1):
             console().print(f"round {number + 1}: {position} of {len(choices)}: {choice} …", style="dim")
-            swept.choose(choice)
             for case in CASES:
-                one = _measure(swept, choice, case, "columns", folder, options.seconds)
-                found.setdefault((choice, case.name), []).append(one)
-    for several in found.values():
-        yield max(several, key=lambda one: one.requests_per_s)
+                try:
+                    if case is CASES[0]:
+                        swept.choose(choice)
+                    one = _measure(swept, choice, case, "columns", folder, options.seconds)
+                    found.setdefault((choice, case.name), []).append(one)
+                except FAULTS as error:
+                    left_out.append(LeftOut(choice, case.name, str(error).partition("\n")[0][:300]))
+                    console().print(f"  left out: {left_out[-1]}", style="yellow")
+                    swept.restart()
+                    _warm_up(swept, folder)
+                    swept.choose(choice)
+    return [max(several, key=lambda one: one.requests_per_s) for several in found.values()], left_out
+
+
+def _forms(swept: Swept, best: Choice, folder: Path, seconds: float, left_out: list[LeftOut]) -> list[Taken]:
+    """The best choice by the form of requests, as far as TorchServe answers."""
+    forms: list[Taken] = []
+    try:
+        swept.choose(best)
+        for case, form in itertools.product(MANY, ("columns", "JSON")):
+            forms.append(_measure(swept, best, case, form, folder, seconds))
+    except FAULTS as error:
+        left_out.append(LeftOut(best, "by form", str(error).partition("\n")[0][:300]))
+        console().print(f"  left out: {left_out[-1]}", style="yellow")
+    return forms
+
+
+def _warm_up(swept: Swept, folder: Path) -> None:
+    choice = Choice(1, 64, 2)
+    swept.choose(choice)
+    for case in MANY:
+        _measure(swept, choice, case, "columns", folder, WARM_UP_S / 2)
 
 
 def _measure(swept: Swept, choice: Choice, case: Case, form: str, folder: Path, seconds: float) -> Taken:
@@ -232,10 +195,13 @@ def best_of(taken: Sequence[Taken]) -> Choice:
     """What comes nearest to the best of the cases with many calls; of those that come about as near, the best with few."""
     rates = {(one.choice, one.case): one.requests_per_s for one in taken}
     choices = list(dict.fromkeys(one.choice for one in taken))
-    tops = {case.name: max(rates[choice, case.name] for choice in choices) for case in MANY}
-    shares = {one: min(rates[one, case.name] / tops[case.name] for case in MANY) for one in choices}
+    tops = {case.name: max(rates.get((choice, case.name), 0.0) for choice in choices) for case in MANY}
+    # What could not be measured counts as nothing; where no choice could be, all are as good.
+    shares = {
+        one: min(rates.get((one, name), 0.0) / top if top else 1.0 for name, top in tops.items()) for one in choices
+    }
     near = [one for one in choices if shares[one] >= NEAR * max(shares.values())]
-    return max(near, key=lambda one: rates[one, FEW.name])
+    return max(near, key=lambda one: rates.get((one, FEW.name), 0.0))
 
 
 def show(taken: Sequence[Taken], best: Choice) -> None:
@@ -245,10 +211,15 @@ def show(taken: Sequence[Taken], best: Choice) -> None:
         table.add_column(case.name, justify="right")
     for choice in sorted({one.choice for one in taken}, key=lambda one: (one.workers, one.batch_size, one.delay_ms)):
         cells = [
-            f"{one.requests_per_s:,.0f} ({one.p99_ms:.0f})"
-            for case in CASES
-            for one in taken
-            if one.choice == choice and one.case == case.name
+            next(
+                (
+                    f"{n.requests_per_s:,.0f} ({n.p99_ms:.0f})"
+                    for n in taken
+                    if (n.choice, n.case) == (choice, one.name)
+                ),
+                "-",
+            )
+            for one in CASES
         ]
         delay = str(choice.delay_ms) if choice.batch_size > 1 else "-"
         style = "bold green" if choice == best else None

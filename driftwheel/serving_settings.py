@@ -23,6 +23,10 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 GraphRows = Annotated[int, Field(ge=1)]
 
+_BATCH_ROWS = 8192
+_REMOTE_BATCH_ROWS = 32_768
+"""Where each run is a call, which costs as much as some thousands of rows do."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLimits:
@@ -77,8 +81,8 @@ class ServingSettings(Section):
     """The largest request body that is read."""
     max_rows_per_request: int = Field(default=65_536, ge=1)
     """The most rows that one request may hold."""
-    max_batch_rows: int = Field(default=8192, ge=1)
-    """The most rows that one run of the model takes together."""
+    max_batch_rows: int | None = Field(default=None, ge=1)
+    """The most rows that one run of the model takes together; unset: 8192, and 32768 where TorchServe runs it."""
     max_queued_rows: int = Field(default=1_000_000, ge=1)
     """The most rows that wait for a busy model; past it the answer is RESOURCE_EXHAUSTED / 429."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
@@ -125,6 +129,8 @@ class ServingSettings(Section):
         settled = {key: getattr(self, key) if value is None else value for key, value in settled.items()}
         if version in own.version_backends:
             settled["backend"] = own.version_backends[version]
+        if settled["max_batch_rows"] is None:
+            settled["max_batch_rows"] = _REMOTE_BATCH_ROWS if settled["backend"] == "torchserve" else _BATCH_ROWS
         return ModelLimits(**settled)
 
     def runs_on(self, backend: BackendName) -> bool:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tools.messages import Call
-from benchmarks.tools.probing import probe
+from benchmarks.tools.probing import ProbeError, probe
 from benchmarks.tools.processes import identity, tree
 from driftwheel.bundle import Bundle
 
@@ -24,6 +23,10 @@ START_TIMEOUT_S = 90.0
 
 WARM_UP_S = 2.0
 """Enough for servers that are not compiled while they run."""
+
+
+FAULTS = (RuntimeError, OSError)
+"""How a server shows that it does not start, answers wrong, or does not answer (any more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Rival(Protocol):
         ...
 
     target: str
-    """``host:port`` of its gRPC, once started."""
+    """``host:port`` of what ``call`` goes to, once started."""
 
     def pids(self) -> list[int]:
         """The processes that do its work."""
@@ -125,7 +128,7 @@ class ServerProcess:
             self.check_alive()
             try:
                 return probe(target, call)
-            except grpc.RpcError as error:
+            except ProbeError as error:
                 if time.monotonic() > give_up:
                     tail = self._log.read_text(errors="replace")[-2000:]
                     raise RuntimeError(f"no answer from {target}: {error}\n{tail}") from None

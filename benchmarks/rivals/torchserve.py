@@ -28,6 +28,8 @@ class TorchServe:
     """Java's frontend and one Python worker."""
 
     needs = "ts"
+    rest = False
+    """Whether it is asked over REST rather than gRPC."""
     warm_up_s = 12.0  # Java compiles what runs often; its rate doubles on the way
     handler = Path(__file__).parent / "torchserve_handler.py"
 
@@ -43,7 +45,7 @@ class TorchServe:
 
     def start(self, workplace: Workplace) -> None:
         folder = workplace.folder
-        _archive(folder, workplace.bundle.path(ONNX_GRAPH), self.handler)
+        _archive(folder, self.graph(workplace), self.handler)
         grpc_port, *http = (free_port() for _ in range(5))
         settings = _listeners(grpc_port, http) | self.settings()
         (folder / "config.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -52,7 +54,7 @@ class TorchServe:
         command += self.flags(folder)
         environment = {"TMPDIR": str(folder), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
         self._process.launch(command, folder / "server.log", env=environment, cwd=folder)
-        self.target = f"127.0.0.1:{grpc_port}"
+        self.target = f"127.0.0.1:{http[0] if self.rest else grpc_port}"
         self._process.await_answer(self.target, self.call(1))
 
     def stop(self) -> None:
@@ -67,6 +69,10 @@ class TorchServe:
 
     def scores(self, answer: bytes) -> NDArray[np.float32] | None:
         return np.frombuffer(prediction(answer), "<f4")
+
+    def graph(self, workplace: Workplace) -> Path:
+        """The file that its handler loads: ``model`` with this file's ending, in the archive."""
+        return workplace.bundle.path(ONNX_GRAPH)
 
     def settings(self) -> dict[str, object]:
         """What its configuration says beside where it listens."""
@@ -95,15 +101,16 @@ class TorchServe:
 
 def _archive(folder: Path, graph: Path, handler: Path) -> None:
     """A .mar is a zip with a manifest."""
+    packed = f"model{graph.suffix}"
     manifest = {
         "runtime": "python",
-        "model": {"modelName": "mf", "modelVersion": "1.0", "handler": handler.name},
+        "model": {"modelName": "mf", "modelVersion": "1.0", "handler": handler.name, "serializedFile": packed},
         "archiverVersion": "0.12.0",
     }
     with zipfile.ZipFile(folder / "mf.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.write(handler, handler.name)
-        archive.write(graph, "model.onnx")
+        archive.write(graph, packed)
 
 
 def _listeners(grpc_port: int, http: list[int]) -> dict[str, object]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from benchmarks.rivals.base import WARM_UP_S, Workplace
 from benchmarks.rivals.driftwheel import Driftwheel
 from benchmarks.rivals.torchserve import TorchServe
+from benchmarks.rivals.torchserve_swept import Choice, Swept
 from benchmarks.tools.messages import Call, columns_of, json_of, prediction, predictions_call
 from benchmarks.tools.processes import tree
-from benchmarks.torchserve_sweep import Choice, Swept
 from driftwheel.settings import Settings
 from serving.torchserve.lifecycle import running_instance
 
@@ -35,6 +35,10 @@ class Chosen:
 
     def stop(self) -> None:
         """It stays for the next choice."""
+
+    def restart(self) -> None:
+        """Start TorchServe anew, which has stopped answering."""
+        self._swept.restart()
 
     def pids(self) -> list[int]:
         return self._swept.pids()

@@ -21,15 +21,20 @@ PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Prediction
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A unary gRPC call, always the same."""
+    """A request, always the same: a unary gRPC call, or a POST of JSON over HTTP/1.1."""
 
     path: str
     message: bytes
+    rest: bool = False
 
     @property
     def body(self) -> bytes:
-        """The message in its frame."""
-        return FRAME.pack(0, len(self.message)) + self.message
+        """The message, for gRPC in its frame."""
+        return self.message if self.rest else FRAME.pack(0, len(self.message)) + self.message
+
+    def answer_bytes(self, answer: bytes) -> int:
+        """How many bytes of data bring an answer."""
+        return len(answer) if self.rest else FRAME.size + len(answer)
 
 
 def pairs(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -71,8 +76,18 @@ def columns_of(rows: int) -> dict[str, bytes]:
     return {"user_id": users.astype("<i8").tobytes(), "item_id": items.astype("<i8").tobytes()}
 
 
+def rest_call(rows: int) -> Call:
+    """``POST /predictions/mf`` of TorchServe's REST API, with ``pairs`` as JSON."""
+    return Call("/predictions/mf", _listed(rows), rest=True)
+
+
 def json_of(rows: int) -> dict[str, bytes]:
-    """``pairs`` as JSON, a list of objects, in the one field that TorchServe's own clients send."""
+    """``pairs`` as JSON in the one field that TorchServe's own gRPC clients send."""
+    return {"data": _listed(rows)}
+
+
+def _listed(rows: int) -> bytes:
+    """``pairs`` as a list of objects."""
     users, items = pairs(rows)
     listed = [{"user_id": user, "item_id": item} for user, item in zip(users.tolist(), items.tolist(), strict=True)]
-    return {"data": json.dumps(listed).encode()}
+    return json.dumps(listed).encode()

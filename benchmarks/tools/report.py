@@ -142,6 +142,8 @@ def show_targets(targets: Sequence[Target]) -> bool:
 
 
 def _figures(value: float) -> str:
+    if math.isnan(value):
+        return "not measured"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

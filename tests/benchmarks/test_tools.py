@@ -1,10 +1,12 @@
 """The benchmarks' own tools: what they measure with must itself be right."""
 
+import itertools
 import os
 import shutil
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +19,9 @@ from benchmarks.rivals.base import Rival, Workplace
 from benchmarks.rivals.entrants import check_scores, chosen, prepare
 from benchmarks.soak.watch import Sample, growth
 from benchmarks.tools.arrivals import open_loop
-from benchmarks.tools.h2load import closed_loop
-from benchmarks.tools.messages import Call, infer_call, pairs
-from benchmarks.tools.probing import probe
+from benchmarks.tools.h2load import ClosedLoop, closed_loop
+from benchmarks.tools.messages import Call, infer_call, pairs, rest_call
+from benchmarks.tools.probing import ProbeError, probe
 from benchmarks.tools.processes import cpu_seconds, identity, memory, open_files, threads, tree
 from driftwheel.settings import load_settings
 from serving.engine import load_version
@@ -111,6 +113,63 @@ def test_a_closed_loop_does_not_take_errors_for_answers(rival: Rival, tmp_path: 
     )  # each call is refused, with HTTP 200 and nothing in it
     with pytest.raises(RuntimeError, match="some of the answers were errors"):
         closed_loop(rival.target, wrong, seconds=0.3, in_flight=4, folder=tmp_path, cpu_seconds=lambda: 0.0)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A JSON body over HTTP/1.1, with TorchServe's status line, which has no words; every fifth answer is an error where
+    ``faulty``.
+    """
+
+    protocol_version = "HTTP/1.1"
+    faulty = False
+    answered = itertools.count(1)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        wrong = self.faulty and next(self.answered) % 5 == 0
+        body = b'{"code": 503, "message": "no worker"}' if wrong else b"[3.25]"
+        self.send_response(200, "")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def rest_target(request: pytest.FixtureRequest) -> Generator[str]:
+    handler = type("Asked", (Answers,), {"faulty": request.param})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, ThreadPoolExecutor(1) as executor:
+        executor.submit(server.serve_forever, 0.01)
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def _rest_loop(target: str, folder: Path) -> ClosedLoop:
+    return closed_loop(target, rest_call(1), seconds=0.3, in_flight=4, folder=folder, cpu_seconds=lambda: 0.0)
+
+
+@needs_h2load
+@pytest.mark.parametrize("rest_target", [False], indirect=True)
+def test_a_closed_loop_over_rest_counts_answers(rest_target: str, tmp_path: Path):
+    assert probe(rest_target, rest_call(1)) == b"[3.25]"
+    assert _rest_loop(rest_target, tmp_path).requests > 4
+
+
+@needs_h2load
+@pytest.mark.parametrize("rest_target", [True], indirect=True)
+def test_a_closed_loop_over_rest_does_not_take_errors_for_answers(
+    rest_target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("benchmarks.tools.h2load.probe", lambda target, call, timeout_s: b"[3.25]")
+    with pytest.raises(RuntimeError, match="some of the answers were errors"):
+        _rest_loop(rest_target, tmp_path)
+
+
+def test_a_call_that_is_refused_says_by_whom():
+    with pytest.raises(ProbeError, match="127.0.0.1:1 does not answer"):
+        probe("127.0.0.1:1", rest_call(1))
 
 
 def test_a_process_costs_what_it_used():

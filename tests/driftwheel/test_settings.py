@@ -61,6 +61,15 @@ def test_a_models_own_limits_go_before_the_servers(tmp_path: Path) -> None:
     assert own.max_rows_per_request == other.max_rows_per_request == serving.max_rows_per_request
 
 
+def test_runs_that_are_calls_are_larger_unless_they_are_bounded() -> None:
+    remote = {"films": {"backend": "torchserve"}, "mf": {"version_backends": {2: "torchserve"}}}
+    serving = load_settings(serving={"models": remote}).serving
+    versions = (("films", 1), ("mf", 1), ("mf", 2))
+    assert [serving.limits_for(*one).max_batch_rows for one in versions] == [32_768, 8192, 32_768]
+    bounded = load_settings(serving={"models": remote, "max_batch_rows": 100}).serving
+    assert [bounded.limits_for(*one).max_batch_rows for one in versions] == [100, 100, 100]
+
+
 @pytest.mark.parametrize(
     "faulty", [{"max_batch_rows": 0}, {"backend": "tensorflow"}, {"max_bach_rows": 1}, {"cuda_graph_rows": [0]}]
 )

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import sqlite3
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from driftwheel.errors import (
     BundleError,
@@ -33,6 +35,9 @@ EXIT_CODES: dict[type[DriftwheelError], int] = {
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a write says that fails for want of room: unlike opening a file, it does not name it."""
 
+_UNUSABLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+"""The same of a database in the home, the ledger's or MLflow's."""
+
 
 def exit_code(error: DriftwheelError) -> int:
     """The exit code of an error: its class's, or the nearest base's."""
@@ -54,8 +59,25 @@ def error_exits() -> Generator[None]:
             what = os.strerror(error.errno)
         else:
             raise
-        complain(what, "is the home (--home) on a disk that can be written to, with room left?")
-        sys.exit(EXIT_CODES[ConfigurationError])
+        _end_for_want_of_room(what)
+    except Exception as error:
+        if (reason := _unusable_database(error)) is None:
+            raise
+        _end_for_want_of_room(reason)
+
+
+def _end_for_want_of_room(what: str) -> NoReturn:
+    complain(what, "is the home (--home) on a disk that can be written to, with room left?")
+    sys.exit(EXIT_CODES[ConfigurationError])
+
+
+def _unusable_database(error: BaseException | None) -> str | None:
+    """What SQLite says of its file, where that is what an error comes from; MLflow wraps it in errors of its own."""
+    while error is not None:
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNUSABLE:
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def complain(message: str, hint: str | None) -> None:

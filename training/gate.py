@@ -12,8 +12,9 @@ class GateBounds:
     max_rmse: float = 1.10
     """For ratings split by time, where most test users are new; the mean alone gives 1.03 to 1.14 on MovieLens."""
     rmse_tolerance: float = 0.002
+    min_ndcg: float = 0.001
+    """Of NDCG@10, which judges what is trained to rank: below it, next to nobody finds anything in their list."""
     ndcg_tolerance: float = 0.002
-    """Of NDCG@10, which judges what is trained to rank."""
     min_auc: float = 0.80
     auc_tolerance: float = 0.002
 
@@ -66,7 +67,7 @@ def decide(
 
 def _rule(task: Task, bounds: GateBounds, *, ranks: bool) -> _Rule:
     if ranks:
-        return _Rule("ndcg_at_10", 1, 0.0, bounds.ndcg_tolerance)
+        return _Rule("ndcg_at_10", 1, bounds.min_ndcg, bounds.ndcg_tolerance)
     if task == "rating":
         return _Rule("rmse", -1, bounds.max_rmse, bounds.rmse_tolerance)
     return _Rule("auc", 1, bounds.min_auc, bounds.auc_tolerance)

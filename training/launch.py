@@ -21,6 +21,7 @@ from training.config import TrainConfig, config_fields, default_config
 from training.data.dataset import Dataset
 from training.execution import Execution
 from training.job import JOB, MODEL, PROGRESS, STDERR, STOPPED, EpochEvent, Job, TrainedModel, job_key, read_trained
+from training.resources import check_ranks, machine_memory_mb
 from training.revision import code_revision
 from training.torchrun import JOIN, join_script, torchrun_command, torchrun_environment
 
@@ -149,6 +150,7 @@ def _job(
 ) -> Job:
     fields = config_fields(config or default_config(dataset.task))
     ranks = 1 if _worker(fields) == _TREES else ranks
+    check_ranks(ranks, machine_memory_mb())
     execution = execution or Execution()
     key = job_key(dataset.task, dataset.fingerprint, fields, seed, execution.precision)
     return Job(
@@ -218,6 +220,9 @@ def _torchrun(jobs: list[Job]) -> Generator[subprocess.Popen[bytes]]:
     command, environment = torchrun_command(jobs[0], files, worker), torchrun_environment(jobs[0])
     if worker == _TREES:
         command = [sys.executable, "-m", worker, *files]
+        # scikit-learn's threads wait for each other all the time, and spinning would take the cores from what serves and from
+        # the very threads that they wait for: on cores that something else uses as well, it takes ten times as long.
+        environment = {"OMP_WAIT_POLICY": "passive", **environment}
     elif jobs[0].execution.nodes > 1:
         write_atomically(Path(jobs[0].folder).parent / JOIN, join_script(jobs[0], files, worker).encode())
     with (Path(jobs[0].folder) / STDERR).open("wb") as log:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from driftwheel.errors import TrainingError
+from driftwheel.errors import ConfigurationError, TrainingError
 from driftwheel.files import replaced, waiting_lock
 from driftwheel.settings import Settings
 
@@ -23,7 +23,11 @@ WEIGHTS_FOLDER = "weights"
 EVALUATION_FOLDER = "evaluation"
 """The artifact folder of the test split's answers and of the inputs' importance."""
 
-_QUIET = ("mlflow", "alembic")
+_KNOCK_S = 10.0
+"""How long a tracking server may take to answer before a run begins."""
+
+_QUIET = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
+"""The least that libraries' loggers may say; the last one raises whatever it logs."""
 
 
 def tracking_uri(settings: Settings) -> str:
@@ -55,8 +59,8 @@ def quiet() -> Generator[None]:
     of it still shows.
     """
     before = {name: logging.getLogger(name).level for name in _QUIET}
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic")
@@ -71,8 +75,12 @@ def open_client(settings: Settings) -> "MlflowClient":
 
     The first use of a database makes its tables; a lock lets one process do that, and ours in the home appears whole:
     one that was cut off half-way cannot be used again.
+
+    Raises:
+        ConfigurationError: The server or database that the settings name does not answer.
     """
     database = settings.home / "mlflow" / "mlflow.db"
+    check_reachable(settings)
     if settings.tracking.s3_endpoint is not None:
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint  # MLflow takes it from there alone
     with _imported() as mlflow_client, waiting_lock(database.with_name("open.lock")):
@@ -82,6 +90,49 @@ def open_client(settings: Settings) -> "MlflowClient":
         client = mlflow_client(tracking_uri(settings), registry_uri=tracking_uri(settings))
         client.search_experiments(max_results=1)
     return client
+
+
+def check_reachable(settings: Settings) -> None:
+    """Ask the tracking server or database that the settings name for a sign of life. MLflow itself tries for minutes, which
+    is right in the middle of a run, and too long before one.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    uri = settings.tracking.uri
+    if uri is None:
+        return
+    try:
+        _knock(uri)
+    except OSError as error:
+        raise ConfigurationError(
+            f"tracking.uri: expected an MLflow server or a database at {shown_uri(settings)}, got {error}",
+            hint="is it up, and can this machine reach it?",
+        ) from None
+
+
+def _knock(uri: str) -> None:
+    """Raises:
+    OSError: Nobody is there; whatever else is wrong, MLflow says best.
+    """
+    if uri.startswith(("http://", "https://")):
+        import requests
+
+        try:
+            requests.head(uri, timeout=_KNOCK_S)
+        except requests.exceptions.SSLError:
+            return  # somebody is there; which certificates are right is for MLflow to know
+        except requests.exceptions.RequestException as error:
+            raise OSError("no answer") from error
+    elif "://" in uri and not uri.startswith("sqlite:"):
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy.pool import NullPool
+
+        try:
+            create_engine(uri, poolclass=NullPool).connect().close()
+        except SQLAlchemyError as error:
+            raise OSError(str(error.__cause__ or error).splitlines()[0]) from error
 
 
 @contextmanager

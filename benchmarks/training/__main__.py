@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmarks.tools.report import Target, add_results_option, console, show_targets, write_json
 from benchmarks.training import churn, ratings, throughput
 from benchmarks.training.asking import Run
@@ -17,18 +15,26 @@ from benchmarks.training.libraries.customers import LIBRARIES
 
 def _show(one: churn.Measured) -> None:
     numbers = ", ".join(f"{name} {one.metrics[name]:.4f}" for name in ("auc", "log_loss", "ece"))
-    print(f"{one.estimator}, seed {one.seed}: {numbers} ({one.seconds:.0f} s)", flush=True)
+    print(f"{one.estimator}, seed {one.seed}: {numbers} ({one.seconds:.0f} s, at {one.at})", flush=True)
 
 
 def _show_run(run: Run) -> None:
     numbers = ", ".join(f"{name} {run.metrics[name]:.4f}" for name in ("rmse", "ndcg_at_10") if name in run.metrics)
-    print(f"{run.case}, {run.name}, seed {run.seed}: {numbers} (training: {run.training_s:.1f} s)", flush=True)
+    cost = f"training: {run.training_s:.1f} s, at {run.at}"
+    print(f"{run.case}, {run.name}, seed {run.seed}: {numbers} ({cost})", flush=True)
 
 
 def _churn(arguments: argparse.Namespace) -> list[Target]:
-    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        measured = churn.measure(arguments.estimators, arguments.libraries, arguments.seeds, Path(folder), _show)
+        measured = churn.measure(
+            arguments.estimators,
+            arguments.libraries,
+            arguments.seeds,
+            Path(folder),
+            _show,
+            threads=arguments.threads,
+            again=_again(arguments),
+        )
     found = churn.summary(measured)
     console().print(churn.table(found))
     runs = [dataclasses.asdict(one) for one in measured]
@@ -38,7 +44,7 @@ def _churn(arguments: argparse.Namespace) -> list[Target]:
 
 
 def _ratings(arguments: argparse.Namespace) -> list[Target]:
-    runs = ratings.measure(arguments.split, arguments.seeds, _show_run, arguments.models)
+    runs = ratings.measure(arguments.split, arguments.seeds, _show_run, arguments.models, again=_again(arguments))
     found = ratings.summary(runs)
     for case in ratings.cases_of(arguments.split):
         if case in found:
@@ -57,6 +63,14 @@ def _throughput(arguments: argparse.Namespace) -> list[Target]:
     return throughput.targets(found)
 
 
+def _again(arguments: argparse.Namespace) -> list[str]:
+    """Who is trained although there is an answer."""
+    return list(_EVERYBODY) if arguments.again == [] else arguments.again or []
+
+
+_ESTIMATORS = ["network", "forest", "boosting"]
+_RATED = [one.name for one in (*ratings.ENTRANTS, *ratings.OURS)]
+_EVERYBODY = dict.fromkeys([*_RATED, *LIBRARIES, *_ESTIMATORS])
 _SPLITS = {"C1": _churn, "R1": _ratings, "R2": _ratings, "R3": _ratings, "throughput": _throughput}
 
 
@@ -67,8 +81,7 @@ def _parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46], help="throughput: the first alone"
     )
     churn_options = parser.add_argument_group("churn")
-    names = ["network", "forest", "boosting"]
-    churn_options.add_argument("--estimators", choices=names, nargs="*", default=names)
+    churn_options.add_argument("--estimators", choices=_ESTIMATORS, nargs="*", default=_ESTIMATORS)
     churn_options.add_argument(
         "--libraries", choices=list(LIBRARIES), nargs="*", default=list(LIBRARIES), metavar="NAME"
     )
@@ -76,11 +89,18 @@ def _parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--threads", type=int, default=1, help="the models are small: more threads wait for each other"
     )
     rating_options = parser.add_argument_group("ratings")
-    known = {one.name: None for one in (*ratings.ENTRANTS, *ratings.OURS)}
     rating_options.add_argument(
-        "--models", choices=list(known), nargs="+", metavar="NAME", help="default: all of the split"
+        "--models", choices=list(dict.fromkeys(_RATED)), nargs="+", metavar="NAME", help="default: all of the split"
     )
     rating_options.add_argument("--rows", type=int, default=5_000_000, help="throughput: how many synthetic ratings")
+    parser.add_argument(
+        "--again",
+        choices=list(_EVERYBODY),
+        nargs="*",
+        metavar="NAME",
+        help="train these models although their answers are kept in build/training; without names: all. Throughput is always "
+        "measured anew",
+    )
     parser.add_argument(
         "--strict", action="store_true", help="exit with 1 where a target is missed, or none was measured"
     )

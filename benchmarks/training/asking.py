@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.training.environment import library_python
+from benchmarks.training.kept import Kept, installed
 from benchmarks.training.libraries.entrants import Entrant
-from benchmarks.training.libraries.exchange import HIGH, LOW, RatingSplit, load_measured
+from benchmarks.training.libraries.exchange import HIGH, LOW, Measured, RatingSplit, load_measured
 from training.metrics import Relevant, ranking_metrics, rating_metrics
 
 _ROOT = Path(__file__).parents[2]
@@ -32,6 +33,9 @@ class Run:
     metrics: dict[str, float]
     training_s: float
     peak_mib: float
+    at: str = ""
+    load: float = 0.0
+    """As of ``Measured``."""
 
 
 _ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
@@ -40,29 +44,51 @@ _ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 def python_of(entrant: Entrant) -> Path:
     """The Python that an entrant runs with: ours, or that of the libraries' environment."""
-    return Path(sys.executable) if entrant.module == "ours" else library_python()
+    return library_python() if entrant.is_library else Path(sys.executable)
 
 
-def ask(entrant: Entrant, split: RatingSplit, path: Path, seed: int, *, python: Path, **parameters: Any) -> Run:
-    """Train an entrant on the split that lies at ``path``, in a process of its own, and judge what it says.
+def ask(
+    entrant: Entrant,
+    split: RatingSplit,
+    path: Path,
+    seed: int,
+    *,
+    python: Path,
+    kept: Kept | None = None,
+    **parameters: Any,
+) -> Run:
+    """Train an entrant on the split that lies at ``path``, unless its answer is kept, and judge what it says.
 
     Raises:
         RuntimeError: It failed; the message ends with what it said.
         ValueError: It answered in another form than was asked for.
     """
+
+    def answered() -> Measured:
+        return _answer(entrant, split.name, path, seed, python, parameters)
+
+    key = (entrant.module, entrant.function, parameters, seed, installed(library=entrant.is_library))
+    measured = kept.answer(entrant.name, key, answered) if kept else answered()
+    metrics = {} if entrant.function == "fit" else judge(split, measured.values, ranks=entrant.function == "rank")
+    cost = (measured.training_s, measured.peak_mib, measured.at, measured.load)
+    return Run(entrant.case, entrant.name, seed, parameters, metrics, *cost)
+
+
+def _answer(
+    entrant: Entrant, split: str, path: Path, seed: int, python: Path, parameters: Mapping[str, Any]
+) -> Measured:
+    """What an entrant says, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.npz"
-        command = [python, "-m", "benchmarks.training.libraries.run", entrant.module, entrant.function, "--split", path]
-        options = ["--seed", str(seed), "--parameters", json.dumps(parameters), "--answer", answer]
-        environment = os.environ if entrant.module == "ours" else os.environ | _ONE_BLAS_THREAD
+        command = [python, "-m", "benchmarks.training.libraries.run", entrant.module, entrant.function]
+        options = ["--split", path, "--seed", str(seed), "--parameters", json.dumps(parameters), "--answer", answer]
+        environment = os.environ | _ONE_BLAS_THREAD if entrant.is_library else os.environ
         done = subprocess.run(
             [*command, *options], cwd=_ROOT, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise RuntimeError(f"{entrant.name} failed on {split.name}:\n{done.stderr}")
-        measured = load_measured(answer)
-    metrics = {} if entrant.function == "fit" else judge(split, measured.values, ranks=entrant.function == "rank")
-    return Run(entrant.case, entrant.name, seed, parameters, metrics, measured.training_s, measured.peak_mib)
+            raise RuntimeError(f"{entrant.name} failed on {split}:\n{done.stderr}")
+        return load_measured(answer)
 
 
 def judge(split: RatingSplit, values: NDArray[Any], *, ranks: bool) -> dict[str, float]:

@@ -3,8 +3,9 @@
 import json
 import statistics
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.tools.report import Target
-from benchmarks.training.churn_folds import alone, folds, train_on
+from benchmarks.training.churn_folds import folds
 from benchmarks.training.environment import library_python
+from benchmarks.training.kept import CACHE, Kept, installed
 from benchmarks.training.libraries.customers import LIBRARIES
-from training.config import ESTIMATORS, estimator_config
+from benchmarks.training.libraries.exchange import Measured as Answer
+from benchmarks.training.libraries.exchange import load_measured
+from training.config import ESTIMATORS, digest
 from training.data.dataset import Dataset, encoded_split
-from training.inference import predict
 from training.metrics import churn_metrics
-from training.models.store import load_any
 
 TARGET = (0.848, 0.413, 0.013)
 """At least, at most, at most."""
@@ -48,6 +50,9 @@ class Measured:
     seconds: float
     library: bool = False
     """Whether it is another library's, and not what Driftwheel trains."""
+    at: str = ""
+    load: float = 0.0
+    """As of ``exchange.Measured``."""
 
 
 def measure(
@@ -56,50 +61,70 @@ def measure(
     seeds: Sequence[int],
     folder: Path,
     on_run: Callable[[Measured], None],
+    *,
+    threads: int = 1,
+    again: Iterable[str] = (),
+    cache: Path = CACHE,
 ) -> list[Measured]:
     """Train each estimator and each library with each seed on each fold, and measure it on what the fold held out. Where no
-    chance is involved, the first seed stands for all.
+    chance is involved, the first seed stands for all. Each answer is kept as soon as it is there, and what is kept is not
+    trained again.
 
     Args:
         libraries: Names of ``libraries.customers``.
         on_run: Called with each estimator and seed as soon as it is measured.
+        threads: Of ours.
+        again: Names of estimators and libraries that are trained although their answers are kept.
+        cache: Where answers are kept.
     """
-    datasets = list(folds(folder / "data"))
+    table = _Folds(list(folds(folder / "data")), again=frozenset(again), cache=cache)
     made: list[Measured] = []
     for name in libraries:
-        for one in _library(name, seeds if LIBRARIES[name].chance else seeds[:1], datasets, folder / "libraries"):
+        chosen: Mapping[str, Any] = {}
+        for seed in seeds if LIBRARIES[name].chance else seeds[:1]:
+            words = ["benchmarks.training.libraries.customers", name, "--chosen", json.dumps(dict(chosen))]
+            one, found = table.measure(name, seed, words, library=True)
+            chosen = chosen or found
             made.append(one)
             on_run(one)
-    with alone():
-        for estimator in estimators:
-            for seed in seeds[:1] if estimator in _WITHOUT_CHANCE else seeds:
-                made.append(_measure(estimator, seed, datasets, folder / "jobs"))
-                on_run(made[-1])
+    for name in estimators:
+        for seed in seeds[:1] if name in _WITHOUT_CHANCE else seeds:
+            words = ["benchmarks.training.churn_ours", name, "--threads", str(threads)]
+            made.append(table.measure(name, seed, words, library=False)[0])
+            on_run(made[-1])
     return made
 
 
-def _library(name: str, seeds: Sequence[int], datasets: list[Dataset], out: Path) -> Iterator[Measured]:
-    out.mkdir(parents=True, exist_ok=True)
-    folders = json.dumps([str(dataset.folder) for dataset in datasets])
-    command = [library_python(), "-m", "benchmarks.training.libraries.customers", name, "--folds", folders]
-    subprocess.run([*command, "--out", out, "--seeds", *map(str, seeds)], check=True, cwd=_ROOT)
-    labels = [encoded_split(dataset, "test").label for dataset in datasets]
-    for seed in seeds:
-        with np.load(out / f"{seed}.npz", allow_pickle=False) as arrays:
-            answers = [arrays[f"fold_{number}"] for number in range(len(datasets))]
-            yield Measured(name, seed, metrics_of(answers, labels), float(arrays["seconds"]), library=True)
+class _Folds:
+    """The folds, and those who answer them: each in a process of its own, with one seed."""
 
+    def __init__(self, datasets: list[Dataset], *, again: frozenset[str], cache: Path) -> None:
+        self._folders = [str(dataset.folder.absolute()) for dataset in datasets]
+        self._labels = [encoded_split(dataset, "test").label for dataset in datasets]
+        self._kept = Kept(digest([dataset.fingerprint for dataset in datasets]), folder=cache, again=again)
 
-def _measure(estimator: str, seed: int, datasets: list[Dataset], jobs: Path) -> Measured:
-    started = time.perf_counter()
-    answers: list[NDArray[np.float32]] = []
-    labels: list[NDArray[np.float32]] = []
-    for dataset in datasets:
-        model = load_any(train_on(dataset, estimator_config("churn", estimator), seed, jobs).folder)
-        test = encoded_split(dataset, "test")
-        answers.append(predict(model, test.feed))
-        labels.append(test.label)
-    return Measured(estimator, seed, metrics_of(answers, labels), time.perf_counter() - started)
+    def measure(self, name: str, seed: int, words: list[str], *, library: bool) -> tuple[Measured, Mapping[str, Any]]:
+        """What a module's answers are worth, and what it chose by itself.
+
+        Args:
+            words: The module and its own arguments.
+
+        Raises:
+            subprocess.CalledProcessError: It failed; it has said why.
+        """
+        key = (words, seed, installed(library=library))
+        answer = self._kept.answer(name, key, lambda: self._answer(words, seed, library=library))
+        ends = np.cumsum([len(label) for label in self._labels])[:-1]
+        metrics = metrics_of(np.split(answer.values, ends), self._labels)
+        return Measured(name, seed, metrics, answer.training_s, library, answer.at, answer.load), answer.found
+
+    def _answer(self, words: list[str], seed: int, *, library: bool) -> Answer:
+        python = library_python() if library else sys.executable
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "answer.npz"
+            command = [python, "-m", *words, "--folds", json.dumps(self._folders), "--seed", str(seed)]
+            subprocess.run([*command, "--answer", path], check=True, cwd=_ROOT)
+            return load_measured(path)
 
 
 def metrics_of(answers: Sequence[NDArray[np.floating]], labels: Sequence[NDArray[np.floating]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 ``predict``, ``predict_with_history`` and ``rank`` train in this process, with the estimators that
 ``training.factorization.worker`` runs, and answer with what a bundle would hold of them: the factors, and for users' earlier
 ratings the fold-in of the server.
-``stream`` runs torchrun as ``driftwheel train`` does, on a prepared dataset.
+``ours_stream.stream`` runs torchrun as ``driftwheel train`` does, on a prepared dataset.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from benchmarks.training.libraries.contract import Answer, earlier_ratings, top_unseen
 from benchmarks.training.libraries.entrants import Entrant
 from benchmarks.training.libraries.exchange import HIGH, LOW, RatingSplit
-from benchmarks.training.ours_stream import stream
 from driftwheel.contracts import FactorParameters
 from serving.recommendation.fold_in import fold_in_of
 from training.config import estimator_config
@@ -29,8 +28,6 @@ from training.factorization.estimator import Finished
 from training.factorization.estimators import build_estimator
 from training.factorization.shards import whole_shard
 from training.factorization.traits import SEPARATOR, category_features, number_features, placed
-
-__all__ = ["OURS", "predict", "predict_with_history", "rank", "stream"]
 
 _LARGE = {"estimator": "als", "factors": 64, "epochs": 8, "vector_damping": 30.0}
 
@@ -83,14 +80,14 @@ OURS: tuple[Entrant, ...] = (
     Entrant(
         case="throughput",
         name="Driftwheel als, 1 rank",
-        module="ours",
+        module="ours_stream",
         function="stream",
         parameters=_LARGE | {"ranks": 1},
     ),
     Entrant(
         case="throughput",
         name="Driftwheel als, 2 ranks",
-        module="ours",
+        module="ours_stream",
         function="stream",
         parameters=_LARGE | {"ranks": 2},
     ),

@@ -3,16 +3,19 @@
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rich.table import Table
 
 from benchmarks.tools.report import Target
 from benchmarks.training.asking import Run, ask, python_of
+from benchmarks.training.kept import CACHE, Kept
 from benchmarks.training.libraries.entrants import ENTRANTS, Case, Entrant
 from benchmarks.training.ours import OURS
 from benchmarks.training.ratings_splits import SplitName, ratings_split
+from driftwheel.files import sha256_of
 
 _STARS = {"rmse": "RMSE", "mae": "MAE"}
 _RANKINGS = {
@@ -31,8 +34,27 @@ _QUICK_RMSE, _QUICK_S = 0.871, 3.0
 """So good a model of R1 is to be trained in so many seconds."""
 
 
-_WITH_TRAITS, _TRAITS_RMSE = "Driftwheel bayes, genre and year", 0.840
-"""What ours that knows films is to reach on R1; the library beside it knows the time of the rating too."""
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What ours are to reach whatever the libraries of the same run do."""
+
+    case: Case
+    metric: str
+    relation: Literal[">=", "<="]
+    bound: float
+    model: str | None = None
+    """None: the best of ours."""
+
+
+_BOUNDS = (
+    _Bound("R1", "rmse", "<=", 0.8695, "Driftwheel als"),  # plain factors and biases of ids
+    _Bound("R1", "rmse", "<=", 0.856),
+    _Bound("R1", "rmse", "<=", 0.840, "Driftwheel bayes, genre and year"),
+    _Bound("R2", "rmse", "<=", 1.043),
+    _Bound("R2 with fold-in", "rmse", "<=", 0.885),
+    _Bound("R3", "ndcg_at_10", ">=", 0.095),
+    _Bound("R3", "recall_at_20", ">=", 0.180),
+)
 
 
 def cases_of(name: SplitName) -> list[Case]:
@@ -46,25 +68,35 @@ def entrants_of(case: Case) -> list[Entrant]:
 
 
 def measure(
-    name: SplitName, seeds: Sequence[int], on_run: Callable[[Run], None], only: Sequence[str] | None = None
+    name: SplitName,
+    seeds: Sequence[int],
+    on_run: Callable[[Run], None],
+    only: Sequence[str] | None = None,
+    *,
+    again: Iterable[str] = (),
+    cache: Path = CACHE,
 ) -> list[Run]:
-    """Train and judge each entrant of a split with each seed; those without chance with the first alone.
+    """Train and judge each entrant of a split with each seed; those without chance with the first alone. Each answer is kept
+    as soon as it is there, and what is kept is not trained again.
 
     Args:
         on_run: Called with each run as soon as it is judged.
         only: Names of entrants; the others do not take part.
+        again: Names of entrants that are trained although their answers are kept.
+        cache: Where answers are kept.
     """
     split = ratings_split(name)
     runs: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "split.npz"
         split.save(path)
+        kept = Kept(sha256_of(path), folder=cache, again=frozenset(again))
         for entrant in (one for case in cases_of(name) for one in entrants_of(case)):
             if only and entrant.name not in only:
                 continue
             python = python_of(entrant)
             for seed in seeds if entrant.chance else seeds[:1]:
-                runs.append(ask(entrant, split, path, seed, python=python, **entrant.parameters))
+                runs.append(ask(entrant, split, path, seed, python=python, kept=kept, **entrant.parameters))
                 on_run(runs[-1])
     return runs
 
@@ -103,7 +135,9 @@ def table(case: Case, found: dict[str, dict[str, Any]]) -> Table:
 
 
 def targets(found: dict[str, dict[str, dict[str, Any]]]) -> list[Target]:
-    """Our best beside the best library of the same run; and for R1 the shortest training to a good model."""
+    """Our best beside the best library of the same run, and what ours are to reach by themselves; for R1 also the shortest
+    training to a good model.
+    """
     wanted: list[Target] = []
     own = {(one.case, one.name) for one in OURS}
     for case, models in found.items():
@@ -115,9 +149,18 @@ def targets(found: dict[str, dict[str, dict[str, Any]]]) -> list[Target]:
         quick = [one["training_s"] for name, one in models.items() if (case, name) in own and _is_quick(case, one)]
         if quick:
             wanted.append(Target(f"{case}: s of training to RMSE {_QUICK_RMSE}", min(quick), "<=", _QUICK_S))
-    if _WITH_TRAITS in found.get("R1", {}):
-        wanted.append(Target("R1: rmse with genre and year", found["R1"][_WITH_TRAITS]["rmse"], "<=", _TRAITS_RMSE))
-    return wanted
+    return wanted + [target for bound in _BOUNDS for target in _reached(bound, found.get(bound.case, {}))]
+
+
+def _reached(bound: _Bound, models: dict[str, dict[str, Any]]) -> list[Target]:
+    """A bound beside what was measured; nothing where that took no part."""
+    names = [bound.model] if bound.model else [one.name for one in OURS if one.case == bound.case]
+    values = [models[name][bound.metric] for name in names if name in models]
+    best = min if bound.relation == "<=" else max
+    who = bound.model or "our best"
+    return (
+        [Target(f"{bound.case}: {bound.metric} of {who}", best(values), bound.relation, bound.bound)] if values else []
+    )
 
 
 def _judged_by(case: str) -> list[tuple[str, Callable[[list[float]], float], Any]]:

@@ -67,7 +67,7 @@ def table(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> Table:
 
 def targets(found: dict[str, dict[str, Any]]) -> list[Target]:
     """Of ours with one and two ranks, where both took part: rate, scaling, and an error no worse than the best library's."""
-    own = {one.name: one.parameters.get("ranks") for one in entrants_of("throughput") if one.module == "ours"}
+    own = {one.name: one.parameters.get("ranks") for one in entrants_of("throughput") if not one.is_library}
     by_ranks = {own[name]: one for name, one in found.items() if name in own}
     theirs = [one["rmse"] for name, one in found.items() if name not in own and "rmse" in one]
     if not {1, 2} <= set(by_ranks) or not theirs:

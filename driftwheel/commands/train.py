@@ -28,7 +28,7 @@ def train(
     ctx: typer.Context,
     model: ModelName,
     *,
-    ranks: Annotated[int | None, typer.Option(help="Processes on this machine (DDP).")] = None,
+    ranks: Annotated[int | None, typer.Option(help="Processes on this machine (DDP); 2 unless set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random in training follows from it.")] = None,
     enter: Annotated[
         bool,
@@ -60,6 +60,7 @@ def train(
     from driftwheel.wheel.parameters import check_estimator
     from driftwheel.wheel.progress import SILENT, reporter_for
     from driftwheel.wheel.sources import remember
+    from training.resources import check_ranks, machine_memory_mb
 
     if register_only and enter:
         raise ConfigurationError(
@@ -71,6 +72,7 @@ def train(
     reporter = SILENT if as_json else reporter_for(PEOPLE)
     task = sources.task_of(model)
     check_estimator(task, estimator, given)
+    check_ranks(settings.training.ranks, machine_memory_mb())
     dataset = sources.prepare(task, settings, until=sources.until, learn=learn)
     if dry_run:
         show_plan(plan_training(settings, model, dataset, reporter, estimator=estimator, enters=enter), as_json=as_json)

@@ -48,11 +48,13 @@ def tune(
     from driftwheel.wheel.progress import SILENT, reporter_for
     from driftwheel.wheel.sources import remember
     from driftwheel.wheel.tuning import tune as run
+    from training.resources import check_ranks, machine_memory_mb
 
     tuning = {"trials": trials, "workers": workers, "timeout_s": timeout, "storage": storage}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trial under way is queued again
     settings = resolved(ctx, training={"ranks": ranks, "seed": seed}, tuning=tuning)
     check_estimator(sources.task_of(model), estimator)
+    check_ranks(settings.training.ranks, machine_memory_mb())
     dataset = sources.prepare(sources.task_of(model), settings, until=sources.until, learn=False)
     remember(settings, sources)
     result = run(settings, model, dataset, SILENT if as_json else reporter_for(PEOPLE), estimator=estimator)

@@ -140,6 +140,22 @@ def test_seeds_are_summed_up_and_shown():
     assert [list(column.cells) for column in shown.columns][:3] == [["surprise SVD"], ["2"], ["0.8700 ±0.0100"]]
 
 
+def test_what_ours_are_to_reach_is_judged_with_and_without_libraries_beside_them():
+    ours = [
+        run("R1", "Driftwheel als", 42, rmse=0.868, mae=0.6),
+        run("R1", "Driftwheel bayes", 42, rmse=0.857, mae=0.6),
+    ]
+    judged = {target.name: target.met for target in ratings.targets(ratings.summary(ours))}
+    assert judged == {
+        "R1: s of training to RMSE 0.871": True,
+        "R1: rmse of Driftwheel als": True,
+        "R1: rmse of our best": False,
+    }
+    beside = ratings.summary([*ours, run("R1", "surprise SVD", 42, rmse=0.9, mae=0.7)])
+    bounds = [(target.bound, target.met) for target in ratings.targets(beside) if target.name == "R1: rmse of our best"]
+    assert bounds == [(0.9, True), (0.856, False)]
+
+
 def test_rates_count_every_pass_over_the_rows_that_were_trained_on():
     about = {"train_rows": 1_000, "wanted": dataclasses.asdict(Synthetic()), "rmse_of_the_truth": 0.7}
     runs = [

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from driftwheel.errors import DataError
-from tests.driftwheel.test_cli import run
-from tests.training.samples import run_job, small_table
+from tests.command_lines import called
+from tests.training.samples import in_this_process, run_job, small_table
 from training.config import BoostingConfig, ChurnConfig, RatingConfig
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset, encoded_split
@@ -77,7 +77,7 @@ def test_one_column_is_not_two_things(tmp_path: Path):
 
 def refused(folder: Path, words: list[str], says: list[str]) -> None:
     """One clear message and the exit code for data, before any job, run or version is made."""
-    done = run(folder / "home", *words)
+    done = called(folder / "home", *words)
     message = " ".join(done.stderr.split())
     assert (done.returncode, done.stdout) == (3, ""), done.stderr
     assert message.startswith("error: ")
@@ -86,12 +86,13 @@ def refused(folder: Path, words: list[str], says: list[str]) -> None:
     assert not {"jobs", "mlflow", "models"} & {path.name for path in (folder / "home").glob("*")}
 
 
-def test_a_rating_without_a_value_is_left_out_and_counted(tmp_path: Path):
+def test_a_rating_without_a_value_or_an_infinite_one_is_left_out_and_counted(tmp_path: Path):
     table = small_table(300)
     table.loc[[3, 40], "rating"] = np.nan
+    table.loc[[5, 6, 7], "rating"] = [np.inf, np.inf, -np.inf]
     table.to_csv(tmp_path / "ratings.csv", index=False)
     dataset = prepare_ratings(RatingsSource(path=str(tmp_path / "ratings.csv")), tmp_path / "data")
-    assert dataset.dropped["missing value"] == 2
+    assert (dataset.dropped["missing value"], dataset.dropped["infinite rating"]) == (2, 3)
     labels = np.concatenate([encoded_split(dataset, split).label for split in ("train", "valid", "test")])
     assert np.isfinite(labels).all()
 
@@ -115,7 +116,8 @@ def test_a_user_and_an_item_of_the_test_split_alone_are_unknown_and_get_a_score(
     test = encoded_split(dataset, "test").feed
     assert test["user_index"][-1] == test["item_index"][-1] == 0
     quick = RatingConfig(epochs=2, factors=2)
-    assert np.isfinite(run_job(dataset, tmp_path / "jobs", config=quick, ranks=1).metrics["rmse"])
+    with in_this_process():
+        assert np.isfinite(run_job(dataset, tmp_path / "jobs", config=quick, ranks=1).metrics["rmse"])
 
 
 def test_a_category_of_the_test_split_alone_is_unknown(tmp_path: Path):
@@ -140,7 +142,8 @@ def test_a_constant_and_an_empty_feature_are_learned_past(tmp_path: Path, config
     table = customers(constant=1.0, nothing=np.nan, same="x")
     dataset = prepared(table, tmp_path)
     assert [spec.name for spec in dataset.signature.inputs if spec.role == "number"] == ["spend", "constant", "nothing"]
-    trained = run_job(dataset, tmp_path / "jobs", config=config, ranks=1)
+    with in_this_process():
+        trained = run_job(dataset, tmp_path / "jobs", config=config, ranks=1)
     assert np.isfinite(trained.metrics["log_loss"])
     assert trained.metrics["auc"] > 0.6
 

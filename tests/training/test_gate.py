@@ -34,6 +34,13 @@ def test_truth_table(task, candidate, champion, passed):
     assert decide(task, candidate, champion) == verdict
 
 
+@pytest.mark.parametrize(("found", "passed"), [(0.0, False), (0.0005, False), (0.02, True)])
+def test_what_ranks_must_find_something(found: float, passed):
+    verdict = decide("rating", {"rmse": 0.9, "ndcg_at_10": found}, None, ranks=True)
+    assert verdict.passed is passed
+    assert f"ndcg_at_10 {found:.4f}" in verdict.reasons[0]
+
+
 def test_reasons_say_what_was_compared():
     verdict = decide("rating", {"rmse": 1.01}, {"rmse": 1.0}, GateBounds(max_rmse=1.02))
     assert verdict.reasons == (

@@ -51,6 +51,12 @@ def test_traits_are_numbers_or_categories_and_must_be_there(tmp_path: Path):
     assert "--trait-columns" in str(raised.value.hint)
 
 
+def test_an_infinite_time_is_missing_and_changes_no_other(tmp_path: Path):
+    table = ratings_of(tmp_path, GOOD + "3,12,4.0,inf\n")
+    assert table["at"].tolist() == [100, 200]
+    assert table.attrs["dropped"] == {"missing value": 1}
+
+
 def test_columns_by_flag(tmp_path: Path):
     text = "who,what,stars,when\nann,x,4,2012-01-01\nbob,y,5,2012-01-02T03:00:00+01:00\n"
     source = {"user_column": "who", "item_column": "what", "rating_column": "stars", "time_column": "when"}

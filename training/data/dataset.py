@@ -132,7 +132,15 @@ def reference_split(dataset: Dataset) -> Split:
 
 def read_split(dataset: Dataset, split: Split) -> pa.Table:
     """A split's rows as they were prepared, with public inputs by name."""
-    return pq.read_table(dataset.path(f"{split}.parquet"))
+    return read_parquet(dataset.path(f"{split}.parquet"))
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """One file, whole. ``pyarrow.parquet.read_table`` imports pandas, which no rank needs, and takes a folder ``a=b`` that the
+    file lies in for a column.
+    """
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def public_tensors(signature: Signature, table: pa.Table) -> dict[str, NDArray[Any]]:

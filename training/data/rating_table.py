@@ -75,7 +75,13 @@ def _canonical(raw: pd.DataFrame, source: RatingsSource, path: str) -> pd.DataFr
         {
             "user_id": blank_to_missing(raw[source.user_column]),
             "item_id": blank_to_missing(raw[source.item_column]),
-            "rating": numbers(raw[source.rating_column], source.rating_column, path=path, hint="fix or remove the row"),
+            "rating": numbers(
+                raw[source.rating_column],
+                source.rating_column,
+                path=path,
+                hint="fix or remove the row",
+                keep_infinite=True,
+            ),
             "at": times(raw[source.time_column], source.time_column, path=path)
             if source.time_column
             else np.arange(len(raw), dtype="float64"),
@@ -92,12 +98,14 @@ def _canonical(raw: pd.DataFrame, source: RatingsSource, path: str) -> pd.DataFr
 def _valid(table: pd.DataFrame, source: RatingsSource) -> dict[str, Any]:
     """Masks of rows by the first reason to leave them out, and ``kept``."""
     missing = table[["user_id", "item_id", "rating", "at"]].isna().any(axis=1)
-    outside = ~missing & ~table["rating"].between(source.rating_low, source.rating_high)
-    return {"missing value": missing, "rating out of range": outside, "kept": ~missing & ~outside}
+    infinite = ~missing & np.isinf(table["rating"])
+    outside = ~missing & ~infinite & ~table["rating"].between(source.rating_low, source.rating_high)
+    kept = ~missing & ~infinite & ~outside
+    return {"missing value": missing, "infinite rating": infinite, "rating out of range": outside, "kept": kept}
 
 
 def times(column: pd.Series, name: str, *, path: str) -> pd.Series:
-    """Whole seconds since the epoch, NaN where missing, from ISO 8601 text or epoch seconds, ms, us or ns.
+    """Whole seconds since the epoch, NaN where missing or infinite, from ISO 8601 text or epoch seconds, ms, us or ns.
 
     Raises:
         DataError: A value is neither.
@@ -111,7 +119,8 @@ def times(column: pd.Series, name: str, *, path: str) -> pd.Series:
         cleaned = parsed
     if pd.api.types.is_datetime64_any_dtype(cleaned):
         return _seconds(pd.to_datetime(cleaned, utc=True))
-    return (cleaned.astype("float64") // _unit(cleaned)).astype("float64")
+    finite = cleaned.astype("float64").replace([np.inf, -np.inf], np.nan)
+    return (finite // _unit(finite)).astype("float64")
 
 
 def _parse_iso(column: pd.Series, name: str, path: str) -> pd.Series:

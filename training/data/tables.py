@@ -74,8 +74,13 @@ def is_text(column: pd.Series) -> bool:
     return not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
 
 
-def numbers(column: pd.Series, name: str, *, path: str, hint: str | None = None) -> pd.Series:
+def numbers(
+    column: pd.Series, name: str, *, path: str, hint: str | None = None, keep_infinite: bool = False
+) -> pd.Series:
     """A column as float64, NaN where it is missing.
+
+    Args:
+        keep_infinite: Leave infinite numbers as they are; else they are missing.
 
     Raises:
         DataError: It holds text; the message names the column, the row (counted from 1, after the header) and the text.
@@ -83,7 +88,7 @@ def numbers(column: pd.Series, name: str, *, path: str, hint: str | None = None)
     cleaned = blank_to_missing(column)
     parsed = pd.to_numeric(cleaned, errors="coerce").astype("float64")
     raise_at_first(cleaned[parsed.isna() & cleaned.notna()], name, "a number", path=path, hint=hint)
-    return parsed.replace([np.inf, -np.inf], np.nan)
+    return parsed if keep_infinite else parsed.replace([np.inf, -np.inf], np.nan)
 
 
 def raise_at_first(bad: pd.Series, name: str, wanted: str, *, path: str, hint: str | None = None) -> None:

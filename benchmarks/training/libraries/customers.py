@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.training.libraries.exchange import save_measured
+from benchmarks.training.libraries.reporting import Process
+
 LABEL = "churned"
 _NOT_FEATURES = [LABEL, "customer_id"]
 _MOST_TREES = 1000
@@ -189,20 +192,19 @@ def answers(library: Library, fold: Path, seed: int, chosen: dict[str, int]) -> 
 
 
 def main() -> None:
-    """Answer each fold with each seed; one npz file a seed, ``<seed>.npz`` with an array a fold and ``seconds``."""
+    """Answer each fold's test rows, one fold after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=LIBRARIES)
     parser.add_argument("--folds", type=json.loads, required=True, help="folders with parquet files, as JSON")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--chosen", type=json.loads, default={}, help="as of answers, as JSON")
+    parser.add_argument("--answer", type=Path, required=True, help="the npz file to write")
     arguments = parser.parse_args()
-    library, chosen = LIBRARIES[arguments.name], dict[str, int]()
-    for seed in arguments.seeds:
-        started = time.perf_counter()
-        made: dict[str, Any] = {
-            f"fold_{n}": answers(library, Path(fold), seed, chosen) for n, fold in enumerate(arguments.folds)
-        }
-        np.savez(arguments.out / f"{seed}.npz", **made, seconds=np.array(time.perf_counter() - started))
+    library, chosen = LIBRARIES[arguments.name], dict(arguments.chosen)
+    process, started = Process(), time.perf_counter()
+    made = [answers(library, Path(fold), arguments.seed, chosen) for fold in arguments.folds]
+    seconds = time.perf_counter() - started
+    save_measured(arguments.answer, process.measured(np.concatenate(made), seconds, chosen))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ class Entrant:
     passes: str = "epochs"
     """The parameter that says how often training goes over the ratings (throughput)."""
 
+    @property
+    def is_library(self) -> bool:
+        """Whether it is not ours, and has an environment of its own."""
+        return self.module.startswith("libraries.")
+
 
 _SURPRISE = "libraries.surprise_svd"
 _LENSKIT = "libraries.lenskit_als"

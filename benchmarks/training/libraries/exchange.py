@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,33 @@ class Measured:
     training_s: float
     peak_mib: float
     """The most memory that one of its processes had resident, its libraries and the split included."""
+    at: str
+    """When it began, in ISO 8601."""
+    load: float
+    """What else the machine was busy with then: processes that ran or waited to, the mean over the minute before. Where they
+    are more than none, the seconds are too many; the values are the same."""
+    sources: Mapping[str, str]
+    """SHA-256 of each file of the project that was at work in the process, by its path in the project."""
+    found: Mapping[str, Any]
+    """What it chose by itself, as JSON has it, for other seeds to keep to."""
 
 
 def save_measured(path: Path, measured: Measured) -> None:
+    fields: dict[str, Any] = {one.name: getattr(measured, one.name) for one in dataclasses.fields(measured)}
+    fields |= {name: json.dumps(dict(fields[name])) for name in ("sources", "found")}
     with replaced(path) as temporary:
-        np.savez(temporary, **dataclasses.asdict(measured))
+        np.savez(temporary, **fields)
 
 
 def load_measured(path: Path) -> Measured:
     """What ``save_measured`` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return Measured(file["values"], float(file["training_s"]), float(file["peak_mib"]))
+        return Measured(
+            file["values"],
+            float(file["training_s"]),
+            float(file["peak_mib"]),
+            str(file["at"]),
+            float(file["load"]),
+            json.loads(str(file["sources"])),
+            json.loads(str(file["found"])),
+        )

@@ -3,11 +3,11 @@
 import argparse
 import importlib
 import json
-import resource
 from pathlib import Path
 
 from benchmarks.training.libraries.contract import FUNCTIONS, Answer
-from benchmarks.training.libraries.exchange import Measured, load_split, save_measured
+from benchmarks.training.libraries.exchange import load_split, save_measured
+from benchmarks.training.libraries.reporting import Process
 
 
 def main() -> None:
@@ -22,18 +22,9 @@ def main() -> None:
     arguments = parser.parse_args()
     function = getattr(importlib.import_module(f"benchmarks.training.{arguments.module}"), arguments.function)
     about = arguments.split if arguments.function == "stream" else load_split(arguments.split)
+    process = Process()
     answer: Answer = function(about, arguments.seed, **arguments.parameters)
-    save_measured(arguments.answer, Measured(answer.values, answer.training_s, _peak_mib()))
-
-
-def _peak_mib() -> float:
-    """The most memory that this process, or the largest of those that it started, has had resident.
-
-    Its own comes from ``/proc``: what ``getrusage`` says of a process includes what the one that started it had.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    own_kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return max(own_kib, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+    save_measured(arguments.answer, process.measured(answer.values, answer.training_s))
 
 
 if __name__ == "__main__":

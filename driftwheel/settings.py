@@ -115,6 +115,10 @@ class DriftSettings(Section):
 
     window_rows: int = Field(default=2000, ge=100)
     """Rows of one window; a smaller rest is not judged."""
+    window_hours: float | None = Field(default=None, gt=0)
+    """Windows of so many hours, back from the newest row; those with fewer than ``window_rows`` rows are passed over. Unset,
+    windows are of ``window_rows`` rows each. Thresholds are those of ``window_rows`` rows: with more rows they err on the safe
+    side."""
     windows: int = Field(default=3, ge=1)
     """The newest windows that are looked at together."""
     windows_needed: int = Field(default=2, ge=1)
@@ -128,6 +132,8 @@ class DriftSettings(Section):
     """How often ``drift watch`` looks at a model that has no candidate on trial."""
     quality_margin: float = Field(default=0.05, gt=0)
     """Quality is down when its loss is this share above the reference's, beyond its confidence bound."""
+    keep_reports: int = Field(default=100, ge=1)
+    """The newest reports that stay, of each model in the home and of each version in MLflow; one has some megabytes."""
 
 
 class RetrainSettings(Section):
@@ -142,6 +148,9 @@ class RetrainSettings(Section):
     """The least time between two retrains of a model."""
     daily_cap: int = Field(default=4, ge=0)
     """The most retrains of a model in 24 hours."""
+    budget_hours: float | None = Field(default=None, gt=0)
+    """The most hours that a model's retrains may have taken in 30 days for another one to start by itself; unset, as many as
+    ``daily_cap`` allows."""
     every_days: float | None = Field(default=None, gt=0)
     """``drift watch --retrain`` also retrains a model whose version in service is so old; unset, on drift alone."""
     steps: tuple[float, ...] | None = None
@@ -178,8 +187,8 @@ class JudgeSettings(Section):
     error_margin: float = Field(default=0.0, ge=0)
     """How much higher the candidate's error rate may be. Above 0, more requests are needed to show that it is exceeded."""
     latency_margin: float = Field(default=0.05, ge=0)
-    """How much longer the candidate's slowest requests may take, as a share of stable's. Latencies are kept in steps of 4%,
-    which are read to the candidate's advantage."""
+    """How much longer the candidate's slowest requests may take, as a share of control's in the same quarter of a second.
+    Rounded up to steps of 1%."""
     quality_margin: float = Field(default=0.005, ge=0)
     """How much higher the candidate's mean loss may be, as a share of stable's."""
     auc_margin: float = Field(default=0.005, ge=0)

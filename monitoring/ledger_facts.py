@@ -28,6 +28,8 @@ class ModelFacts:
     retrain_started_at: float | None = None
     retrain_finished_at: float | None = None
     retrain_success_at: float | None = None
+    retrains_s: float = 0.0
+    """How long all retrains that have ended took together, in seconds."""
     open_trigger: str | None = None
     """What set off the retrain that has started and not finished."""
 
@@ -97,3 +99,5 @@ class Facts:
         if result != "failed":  # it did its work, whatever the gate thought of what it made
             facts.retrain_success_at = at
         self.retrains[entry.model, trigger, result] += 1
+        if (started := entry.payload.get("started_at")) is not None:
+            facts.retrains_s += at - moment(started).timestamp()

@@ -20,6 +20,8 @@ written at the end and stand for a whole retrain: they open one and end it."""
 Trigger = Literal["by hand", "drift", "alert", "schedule"]
 """What sets off a retrain; the ledger keeps it, and metrics count by it."""
 
+_BUDGET_DAYS = 30
+
 FINISHED = "finished"
 """The ``event`` of the entry that ends one, however it ended. A killed retrain has none."""
 
@@ -63,7 +65,7 @@ def may_start(
     history: Sequence[Entry], *, now: str, settings: RetrainSettings, reason: str, candidate_in_flight: bool
 ) -> RetrainVerdict:
     """Decide whether a retrain that is wanted for some reason may start by itself now: one candidate at a time, cool-down,
-    daily cap. Arguments as ``may_retrain`` has them.
+    daily cap, budget. Arguments as ``may_retrain`` has them.
     """
     if candidate_in_flight:
         return RetrainVerdict(allowed=False, reason="a candidate is on trial already")
@@ -74,7 +76,7 @@ def may_start(
 
 
 def _too_soon(history: Sequence[Entry], now: datetime, settings: RetrainSettings, *, interrupted: bool) -> str | None:
-    """What of the cap and the cool-down forbids a start, None where neither does."""
+    """What of the cap, the cool-down and the budget forbids a start, None where none does."""
     starts = sorted(moment(entry.at) for entry in history if _opens(entry))
     today = [start for start in starts if start > now - timedelta(days=1)]
     if len(today) >= settings.daily_cap:
@@ -82,7 +84,17 @@ def _too_soon(history: Sequence[Entry], now: datetime, settings: RetrainSettings
     left = settings.cool_down_s - (now - starts[-1]).total_seconds() if starts else 0.0
     if left > 0 and not interrupted:
         return f"cool-down: {left:.0f} s of {settings.cool_down_s:.0f} s left"
+    if settings.budget_hours is not None:
+        spent = sum(_hours(entry) for entry in history if moment(entry.at) > now - timedelta(days=_BUDGET_DAYS))
+        if spent >= settings.budget_hours:
+            return f"budget: {spent:.1f} of {settings.budget_hours:g} hours in {_BUDGET_DAYS} days"
     return None
+
+
+def _hours(entry: Entry) -> float:
+    """How long a retrain took that this entry ends; of one that was killed nobody knows."""
+    started = entry.payload.get("started_at") if entry.kind == "retrain" else None
+    return 0.0 if started is None else (moment(entry.at) - moment(started)).total_seconds() / 3600
 
 
 def _opens(entry: Entry) -> bool:

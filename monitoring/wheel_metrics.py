@@ -139,6 +139,12 @@ def _counters(facts: Facts) -> Iterator[Metric]:
     for labels, count in sorted(facts.retrains.items()):
         retrains.add_metric(labels, count)
     yield retrains
+    spent = CounterMetricFamily(
+        f"{_PREFIX}retrain_spent_seconds", "How long retrains took that have ended, together.", labels=["model"]
+    )
+    for model, one in sorted(facts.models.items()):
+        spent.add_metric([model], one.retrains_s)
+    yield spent
 
 
 def _moments(facts: Facts) -> Iterator[Metric]:

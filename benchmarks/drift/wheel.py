@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
 from benchmarks.drift.customers import DAY_S, START_S, WINDOWS_A_DAY, Shift
 from driftwheel.settings import DriftSettings, RetrainSettings
-from monitoring.drift.decision import DriftDecision, decide_drift
+from monitoring.drift.decision import NOTHING_BEFORE, Before, DriftDecision, decide_drift, record
 from monitoring.drift.reference import Reference
 from monitoring.drift.scores import WindowScores
 from monitoring.drift.scoring import first_rows, score_window
@@ -49,6 +49,8 @@ class Wheel:
     """Of a version that a retrain made, once it has met enough: its first rows."""
     _first: list[pd.DataFrame] = field(default_factory=list[pd.DataFrame])
     _scored: list[WindowScores] = field(default_factory=list[WindowScores])
+    _kept: Any = None
+    """What the ledger would hold of the decision before."""
     _history: list[Entry] = field(default_factory=list[Entry])
     _past: list[tuple[Shift, int, int]] = field(default_factory=list["tuple[Shift, int, int]"])
 
@@ -67,7 +69,9 @@ class Wheel:
             self._enter()
         self._remember(shift, number)
         self._scored = [*self._scored[1 - DRIFT.windows :], self._score(window)]
-        decision = decide_drift(self._scored, DRIFT)
+        before = NOTHING_BEFORE if self._kept is None else Before.of(self._kept, version=self._version)
+        decision = decide_drift(self._scored, DRIFT, before)
+        self._kept = record(self._scored, DRIFT, decision, version=self._version, before=before)
         at = datetime.fromtimestamp(START_S + (number + 1) * DAY_S / WINDOWS_A_DAY, UTC).isoformat()
         verdict = may_retrain(self._history, now=at, settings=RETRAIN, decision=decision, candidate_in_flight=on_trial)
         if verdict.allowed:

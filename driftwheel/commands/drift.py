@@ -21,7 +21,7 @@ def run(
     window: Annotated[
         str | None, typer.Option(help="Your own table instead of the log: CSV or Parquet, a path, s3:// or gs://.")
     ] = None,
-    html: Annotated[bool, typer.Option(help="Write the Evidently report.")] = True,
+    html: Annotated[bool, typer.Option(help="Write the Evidently report, and put it on record in MLflow.")] = True,
     as_json: Json = False,
 ) -> None:
     """Judge the newest windows. Ends with code 10 if there is drift, 11 if the data is broken, 0 otherwise."""
@@ -40,7 +40,12 @@ def run(
     decision = result.decision
     if as_json:
         recommended = result.recommended and asdict(result.recommended)
-        found = {"rows": result.rows, "recommended": recommended, "report": result.report_html}
+        found = {
+            "rows": result.rows,
+            "recommended": recommended,
+            "report": result.report_html,
+            "run_id": result.run_id,
+        }
         answer_json({**asdict(decision), **found})
     else:
         table = Table("monitor", "column", "alarms", "p", "why", title=decision.summary, title_justify="left")
@@ -59,4 +64,6 @@ def run(
             )
         if result.report_html is not None:
             ANSWER.print(f"report: {result.report_html}", highlight=False, soft_wrap=True)
+        if result.run_id is not None:
+            ANSWER.print(f"in MLflow: run {result.run_id}, folder drift", highlight=False, soft_wrap=True)
     raise typer.Exit({"drift": 10, "broken data": 11}.get(decision.status, 0))

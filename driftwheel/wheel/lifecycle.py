@@ -74,6 +74,8 @@ class TrackedVersion:
     full: "Dataset"
     """What ``shipped`` was trained on."""
     config: "TrainConfig"
+    write_graph: "WriteGraph"
+    """Of ``shipped``; it was asked once already, where the run was not on record before."""
     tuned: "Tuned | None" = None
     report: Path | None = None
 
@@ -102,7 +104,11 @@ def make_version(
     version, run_id, shipped = made.version, made.run_id, made.shipped
     champion = champion_metrics(settings, name, version, dataset, made.config)
     verdict = judge_version(settings, name, version, dataset, shipped, champion, reporter)
-    bundle = export_version(settings, name, version, run_id, shipped, made.full, reporter) if verdict.passed else None
+    bundle = None
+    if verdict.passed:
+        bundle = export_version(
+            settings, name, version, run_id, shipped, made.full, reporter, write_graph=made.write_graph
+        )
     return NewVersion(
         name=name,
         version=version,
@@ -129,11 +135,15 @@ def train_version(
 
     Raises:
         TrainingError: The training job failed.
+        ConfigurationError: The tracking server or database does not answer.
     """
+    from exporters.model_graph import graph_writer
     from training.data.refit import refit_dataset
+    from training.mlflow_store import check_reachable
     from training.registry import Registry
     from training.tracking import track
 
+    check_reachable(settings)  # before the training that it could not put on record
     full = refit_dataset(dataset)
     parameters = chosen_parameters(settings, name, dataset, reporter, estimator=estimator, base=base)
     tuned, config = parameters.tuned, parameters.config
@@ -141,7 +151,8 @@ def train_version(
     shipped = trained.shipped
     with reporter.task(f"Tracking and registering {name}") as task:
         tags = tuned.tags if tuned else {}
-        run_id = track(trained, dataset, settings, full=full, write_graph=_graph_writer(shipped, full), tags=tags)
+        write_graph = graph_writer(shipped, full)  # what MLflow keeps answers as the bundle will
+        run_id = track(trained, dataset, settings, full=full, write_graph=write_graph, tags=tags)
         registry = Registry(settings)
         version = registry.register(run_id, name, full, _describe(full, shipped.metrics))
         report = keep_page(settings, name, version, run_id)
@@ -153,6 +164,7 @@ def train_version(
         shipped=shipped,
         full=full,
         config=config,
+        write_graph=write_graph,
         tuned=tuned,
         report=report,
     )
@@ -196,14 +208,6 @@ def _train(
             f"then {shipped.refit_epochs} epochs on {shipped.refit_rows:,} rows"
         )
     return trained
-
-
-def _graph_writer(shipped: "TrainedModel", full: "Dataset") -> "WriteGraph":
-    """Writes the shipped model's graph: what MLflow keeps answers as the bundle will."""
-    from exporters.model_graph import write_model_graph
-    from training.models.store import load_any
-
-    return lambda path: write_model_graph(path, load_any(shipped.folder), full)
 
 
 def _shown(metrics: dict[str, float]) -> str:
@@ -276,12 +280,22 @@ def export_version(
     trained: "TrainedModel",
     dataset: "Dataset",
     reporter: Reporter,
+    *,
+    write_graph: "WriteGraph | None" = None,
 ) -> Bundle:
     """Write a version's bundle, or find it written."""
     from exporters.export import export
 
     with reporter.task(f"Exporting {name} version {version} to ONNX and TorchScript") as task:
-        bundle = export(trained, dataset, name=name, version=version, run_id=run_id, models=settings.models)
+        bundle = export(
+            trained,
+            dataset,
+            name=name,
+            version=version,
+            run_id=run_id,
+            models=settings.models,
+            write_graph=write_graph,
+        )
         worst = max((case.max_abs_difference for case in bundle.manifest.parity), default=0.0)
         task.finish(f"{len(bundle.manifest.parity)} parity checks, largest difference {worst:.1e}")
     return bundle

@@ -1,5 +1,6 @@
 """A retrain: lease, data to date, the same training as ever, and the same way in as a person's version."""
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from driftwheel.wheel.progress import Reporter
 from driftwheel.wheel.sources import Sources
 from monitoring.ledger import Ledger
 from monitoring.retrain import RetrainVerdict, Trigger, lease, may_retrain, may_start
+from monitoring.segments import moment
 
 if TYPE_CHECKING:
     from monitoring.drift.decision import DriftDecision
@@ -93,14 +95,21 @@ def retrain(
         started = now()
         # Written first, so that one that is killed again and again counts against the daily cap.
         record_start(settings, model, started, reason, trigger)
+        before_s = _processor_s()
         try:
             result = _retrain(settings, sources, model, reporter, until=until, steps=steps, estimator=estimator)
         except DriftwheelError as error:
             failed = RetrainOutcome(outcome=f"failed: {error.message}", result="failed")
-            record_end(settings, model, started, reason, trigger, failed)
+            record_end(settings, model, started, reason, trigger, failed, processor_s=_processor_s() - before_s)
             raise
-        record_end(settings, model, started, reason, trigger, result)
+        record_end(settings, model, started, reason, trigger, result, processor_s=_processor_s() - before_s)
     return result
+
+
+def _processor_s() -> float:
+    """Seconds of processor time that this process has taken so far, with all that it started and waited for: the ranks."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def plan_retrain(
@@ -150,12 +159,26 @@ def record_start(settings: Settings, model: str, started: str, reason: str, trig
 
 
 def record_end(
-    settings: Settings, model: str, started: str, reason: str, trigger: Trigger, result: RetrainOutcome
+    settings: Settings,
+    model: str,
+    started: str,
+    reason: str,
+    trigger: Trigger,
+    result: RetrainOutcome,
+    *,
+    processor_s: float | None = None,
 ) -> None:
-    """Write down what came of a retrain that was opened with ``record_start``, now."""
+    """Write down what came of a retrain that was opened with ``record_start``, now, and what it cost.
+
+    Args:
+        processor_s: Seconds of processor time, of all ranks of this host; None where nobody could count them.
+    """
+    ended = now()
+    seconds = (moment(ended) - moment(started)).total_seconds()
     payload = {
         "event": "finished",
         "started_at": started,
+        "cost": {"seconds": seconds, "processor_s": processor_s},
         "reason": reason,
         "trigger": trigger,
         "outcome": result.outcome,
@@ -165,4 +188,5 @@ def record_end(
         "champion_metrics": result.made.champion_metrics if result.made else None,
         "verdict": asdict(result.made.verdict) if result.made else None,
     }
-    Ledger(settings.ledger).append("retrain", model, at=now(), summary=f"{result.outcome} ({reason})", payload=payload)
+    summary = f"{result.outcome} ({reason}); took {seconds:,.0f} s"
+    Ledger(settings.ledger).append("retrain", model, at=ended, summary=summary, payload=payload)

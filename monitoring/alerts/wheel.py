@@ -55,7 +55,7 @@ _STALENESS = (
     ),
     Alert(
         name="DriftwheelModelStale",
-        expr=f"time() - max by (model) (driftwheel_model_created_timestamp_seconds{{{WATCHER}}}) > 30 * 86400",
+        expr=f"time() - max by (namespace, model) (driftwheel_model_created_timestamp_seconds{{{WATCHER}}}) > 30 * 86400",
         hold="1h",
         severity="ticket",
         summary="The newest version of {{ $labels.model }} is {{ $value | humanizeDuration }} old.",

@@ -54,6 +54,11 @@ def dashboard() -> Dashboard:
                         "Since the last", "s", _ago("start", "start"), _ago("finish", "end"), _ago("success", "success")
                     ),
                     graph(
+                        "Time they took, together",
+                        "s",
+                        Query(f"driftwheel_retrain_spent_seconds_total{{{W}}}", "{{model}}"),
+                    ),
+                    graph(
                         "What the gate said",
                         "short",
                         Query(f"driftwheel_gate_decisions_total{{{W}}}", "{{model}} {{outcome}}"),

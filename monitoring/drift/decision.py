@@ -1,6 +1,6 @@
 """The drift decision: scored windows in, what to do out. The same scores always get the same decision."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,28 @@ class DriftDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What drifted in the decision before, about the same version. It goes on while any window still shows it: what stands
+    at the threshold would come and go with each look.
+    """
+
+    monitors: tuple[str, ...] = ()
+    quality_down: bool = False
+
+    @classmethod
+    def of(cls, payload: Any, *, version: int) -> "Before":
+        """What the ledger payload of the decision before tells; nothing where it is about another version."""
+        if payload["version"] != version:
+            return cls()
+        decision = payload["decision"]
+        drifted = tuple(outcome["monitor"] for outcome in decision["outcomes"] if outcome["drifted"])
+        return cls(monitors=drifted, quality_down=decision["quality_down"])
+
+
+NOTHING_BEFORE = Before()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftRecord:
     """Everything that a decision followed from: what the ledger keeps, and ``replay`` decides again."""
 
@@ -62,9 +84,12 @@ class DriftRecord:
     settings: dict[str, Any]
     decision: DriftDecision
     recommended: Recommended | None = None
+    before: Before = NOTHING_BEFORE
 
 
-def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> DriftDecision:
+def decide_drift(
+    windows: Sequence[WindowScores], settings: DriftSettings, before: Before = NOTHING_BEFORE
+) -> DriftDecision:
     """Decide about scored windows, oldest first; of more than ``settings.windows`` the newest count. Of fewer than
     ``settings.windows_needed`` nothing but broken data can be told.
 
@@ -72,22 +97,26 @@ def decide_drift(windows: Sequence[WindowScores], settings: DriftSettings) -> Dr
     alarms in ``settings.windows_needed`` windows. Quality is down when it is down in as many. Retrain when quality is
     down, or when inputs and predictions both drift; never when any of the windows is broken. Of a version that a retrain
     made, only when inputs drift, or quality is down, beside the first rows that it met too: a shift gets one retrain.
+
+    What drifted ``before`` goes on drifting while it alarms in one window. That starts no retrain: only what the windows
+    show without it does.
     """
     windows = windows[-settings.windows :]
     if not windows:
-        return DriftDecision(status="not enough rows", summary=f"not enough rows: under {settings.window_rows}")
-    outcomes = _outcomes([window.scores for window in windows], settings)
+        within = f" within {settings.window_hours:g} hours" if settings.window_hours is not None else ""
+        return DriftDecision(status="not enough rows", summary=f"not enough rows: under {settings.window_rows}{within}")
+    outcomes = _outcomes([window.scores for window in windows], settings, before.monitors)
     groups = {outcome.group for outcome in outcomes if outcome.drifted}
+    called = {outcome.group for outcome in outcomes if outcome.alarms >= settings.windows_needed}
     lows = _lows([window.quality for window in windows])
     faults = tuple(dict.fromkeys(fault for window in windows for fault in window.faults))
-    quality_down = lows >= settings.windows_needed
-    both = {"input", "prediction"} <= groups
-    wanted = (quality_down and not _quality_answered(windows, settings)) or (
-        both and not _inputs_answered(windows, settings)
-    )
+    low = lows >= settings.windows_needed
+    quality_down = low or (before.quality_down and lows > 0)
+    both = {"input", "prediction"} <= called
+    wanted = (low and not _quality_answered(windows, settings)) or (both and not _inputs_answered(windows, settings))
     estimated = [window.estimated for window in windows if window.estimated is not None]
     estimated_down = sum(one.outcome == "down" for one in estimated) >= settings.windows_needed
-    retrain, answered = not faults and wanted, (quality_down or both) and not wanted
+    retrain, answered = not faults and wanted, (low or both) and not wanted
     status = _status(len(windows), settings, broken=bool(faults), drift=bool(groups) or quality_down)
     summary = (
         _too_few(len(windows), lows, outcomes, settings)
@@ -142,25 +171,29 @@ def _too_few(windows: int, lows: int, outcomes: Sequence[MonitorOutcome], settin
     return f"not enough rows: {windows} of the {settings.windows_needed} windows needed; {'; '.join(seen)}"
 
 
-def _outcomes(windows: Sequence[Sequence[MonitorScore]], settings: DriftSettings) -> tuple[MonitorOutcome, ...]:
-    """Of the scores of each window."""
+def _outcomes(
+    windows: Sequence[Sequence[MonitorScore]], settings: DriftSettings, before: Collection[str] = ()
+) -> tuple[MonitorOutcome, ...]:
+    """Of the scores of each window, and of the monitors that drifted before."""
     seen: dict[str, list[tuple[MonitorScore, bool]]] = {}
     for scores in windows:
         rejected = holm(np.array([score.p_value for score in scores]), settings.alpha)
         for score, alarm in zip(scores, rejected, strict=True):
             seen.setdefault(score.monitor, []).append((score, bool(alarm)))
-    outcomes = [_outcome(scores, settings) for scores in seen.values()]
+    outcomes = [
+        _outcome(scores, needed=1 if monitor in before else settings.windows_needed) for monitor, scores in seen.items()
+    ]
     return tuple(sorted(outcomes, key=lambda outcome: (not outcome.drifted, outcome.p_value, outcome.monitor)))
 
 
-def _outcome(scores: Sequence[tuple[MonitorScore, bool]], settings: DriftSettings) -> MonitorOutcome:
+def _outcome(scores: Sequence[tuple[MonitorScore, bool]], *, needed: int) -> MonitorOutcome:
     alarms = [score for score, alarm in scores if alarm]
     shown = alarms[-1] if alarms else scores[-1][0]
     return MonitorOutcome(
         monitor=shown.monitor,
         column=shown.column,
         group=shown.group,
-        drifted=len(alarms) >= settings.windows_needed,
+        drifted=len(alarms) >= needed,
         alarms=len(alarms),
         windows=len(scores),
         statistic=shown.statistic,
@@ -189,7 +222,7 @@ def _summary(
     why_not = (
         "a retrain made this version, and it has been so since"
         if answered
-        else "inputs and predictions do not both drift"
+        else "inputs and predictions do not both drift in the newest windows"
     )
     return f"drift: {'; '.join(parts)}; {'retrain' if retrain else f'no retrain: {why_not}'}"
 
@@ -201,6 +234,7 @@ def record(
     *,
     version: int,
     recommended: Recommended | None = None,
+    before: Before = NOTHING_BEFORE,
 ) -> Any:
     """The ledger payload of a decision about a version."""
     kept = DriftRecord(
@@ -209,6 +243,7 @@ def record(
         settings=settings.model_dump(),
         decision=decision,
         recommended=recommended,
+        before=before,
     )
     return msgspec.to_builtins(kept)
 
@@ -216,4 +251,4 @@ def record(
 def replay(payload: Any) -> tuple[DriftDecision, DriftDecision]:
     """The decision that a ledger payload holds, and the one that its scores get today."""
     kept = msgspec.convert(payload, DriftRecord)
-    return kept.decision, decide_drift(kept.windows, DriftSettings.model_validate(kept.settings))
+    return kept.decision, decide_drift(kept.windows, DriftSettings.model_validate(kept.settings), kept.before)

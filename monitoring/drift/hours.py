@@ -52,7 +52,9 @@ def seconds_of(table: "pd.DataFrame") -> Seconds | None:
 
     if "at" not in table.columns:
         return None
-    at = pd.to_datetime(table["at"], utc=True, errors="coerce")
+    at = pd.to_datetime(
+        table["at"], utc=True, errors="coerce", format="ISO8601"
+    )  # with or without fractions of seconds
     return (at - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy().astype(np.float64)
 
 

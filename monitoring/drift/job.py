@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from driftwheel.bundle import Bundle
 from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
 from driftwheel.settings import DriftSettings
-from monitoring.drift.decision import DriftDecision, decide_drift
+from monitoring.drift.cutting import cut
+from monitoring.drift.decision import NOTHING_BEFORE, Before, DriftDecision, decide_drift
 from monitoring.drift.recommended import measure_recommended, read_recommended
 from monitoring.drift.reference import Reference, load_reference
 from monitoring.drift.scores import Recommended, WindowScores
@@ -31,6 +32,8 @@ class DriftResult:
     """The newest recommendations, as many items as the windows have rows; None where there are none."""
     report_html: Path | None = None
     report_json: Path | None = None
+    run_id: str | None = None
+    """The MLflow run that has the reports on record."""
 
 
 def run_drift(
@@ -44,6 +47,7 @@ def run_drift(
     window: "pd.DataFrame | None" = None,
     html: bool = True,
     retrained: bool = False,
+    before: Before = NOTHING_BEFORE,
     seed: int = 0,
 ) -> DriftResult:
     """Compare what a version was asked lately with what it was shipped with.
@@ -55,23 +59,27 @@ def run_drift(
             predictions and ``label`` if they are there.
         html: Write the Evidently report, which takes seconds; the decision does not need it.
         retrained: A retrain made the version: only what differs from the first rows of the log too may set off another.
+        before: What drifted in the decision before this one.
 
     Raises:
         BundleError: The bundle has no usable reference.
+        DataError: Windows are to be of hours, and the rows have no times.
     """
     reference = load_reference(bundle)
     table = read_rows(log, bundle, since=since) if window is None else as_logged(window, reference)
     windows = score_windows(table, reference, settings, retrained=retrained and window is None, seed=seed)
-    decision = decide_drift(windows, settings)
+    decision = decide_drift(windows, settings, before)
     recommended = None if window is not None else _recommended(log, bundle, reference, settings, since)
     if not windows:
         return DriftResult(decision=decision, windows=(), rows=len(table), recommended=recommended)
     report_html = report_json = None
     if html:
-        from monitoring.drift.report import write_report
+        from monitoring.drift.report import expire_reports, write_report
 
-        newest = table.tail(len(windows) * settings.window_rows)
+        spans = cut(table, settings)
+        newest = table.iloc[spans[0][0] : spans[-1][1]]
         report_html, report_json = write_report(reports, reference, newest, decision, now=now, seed=seed)
+        expire_reports(reports, settings.keep_reports)
     return DriftResult(
         decision=decision,
         windows=windows,
@@ -114,25 +122,23 @@ def as_logged(table: "pd.DataFrame", reference: Reference) -> "pd.DataFrame":
 def score_windows(
     table: "pd.DataFrame", reference: Reference, settings: DriftSettings, *, retrained: bool = False, seed: int
 ) -> tuple[WindowScores, ...]:
-    """Score the newest whole windows of a table, oldest first, at most ``settings.windows``.
+    """Score the newest windows of a table, oldest first, as ``cut`` cuts them.
 
     Args:
         retrained: Score them against the table's first rows too.
     """
-    size = settings.window_rows
-    number = min(len(table) // size, settings.windows)
-    if not number:
+    spans = cut(table, settings)
+    if not spans:
         return ()
     yardstick = Yardstick.of(reference, settings, seed=seed)
-    starts = range(len(table) - number * size, len(table), size)
     first = table.head(first_rows(table, yardstick)) if retrained else None
     known = None if first is None else yardstick.against(first)
     return tuple(
         score_window(
-            table.iloc[start : start + size],
+            table.iloc[start:end],
             yardstick,
             retrained=retrained,
             known=None if first is None or start < len(first) else known,
         )
-        for start in starts
+        for start, end in spans
     )

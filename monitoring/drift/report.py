@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_ROWS = 20_000
 """Rows of either side that Evidently gets; its pictures do not change beyond, its time does."""
 
+_REPORT = re.compile(r".+-[0-9]+-[0-9]{8}T[0-9]+\.(html|json)")
+"""What ``write_report`` calls them."""
+
 _PAGE = """
 <section style="font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 1.5rem auto; padding: 0 1rem">
 <h1 style="font-size: 1.6rem">{title}</h1>
@@ -58,6 +61,14 @@ def write_report(
     content = {"decision": msgspec.to_builtins(decision), "left_out": left_out, "evidently": evidently}
     write_atomically(data, msgspec.json.format(msgspec.json.encode(content)))
     return html, data
+
+
+def expire_reports(reports: Path, keep: int) -> None:
+    """Delete a model's oldest reports until ``keep`` are left; other files stay."""
+    names = {path.stem for path in reports.iterdir() if _REPORT.fullmatch(path.name)}
+    for name in sorted(names, key=lambda name: name.rpartition("-")[2])[:-keep]:
+        for suffix in (".html", ".json"):
+            (reports / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _title(reference: Reference) -> str:

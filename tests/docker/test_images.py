@@ -5,19 +5,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
+import tomllib
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from driftwheel.settings import MonitoringSettings, Settings
 from driftwheel.wheel.monitoring_secrets import PASSWORD, TOKEN
-from driftwheel.wheel.watcher import watching
 from tests.command_lines import parsed
-from tests.monitoring.test_alert_webhook import notification
+from tests.watchers import codes_for
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
@@ -75,6 +73,53 @@ def test_serving_images_are_installed_without_what_training_needs() -> None:
     }
     assert not {"train", "monitor", "torchserve"} & (extras["serving-build"] | extras["serving-gpu-build"])
     assert "train" in extras["training-build"]
+
+
+def test_what_images_are_installed_from_can_be_had_together() -> None:
+    """Every extra is one of the project's, and no two files of constraints contradict each other."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = {one for group in re.findall(r"\.\[([\w,]+)\]", DOCKERFILE) for one in group.split(",")}
+    assert named
+    assert named <= extras
+    files = [ROOT / name for name in re.findall(r"^COPY (\S*constraints\.txt) ", DOCKERFILE, flags=re.MULTILINE)]
+    files += [ROOT / "constraints.txt"]
+    assert len(files) == 2
+    pins = [dict(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(), flags=re.MULTILINE)) for path in files]
+    assert all(pins)
+    assert {name for name in pins[0] if pins[1].get(name, pins[0][name]) != pins[0][name]} == set()
+
+
+@pytest.mark.parametrize("target", IMAGES)
+def test_torch_is_in_the_images_that_need_it_and_in_no_other(target: str) -> None:
+    """TorchServe's workers import it, whatever they run."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (line,) = [one for one in stages()[f"{target}-build"] if "pip install" in one]
+    left = re.findall(r"\.\[([\w,]+)\]", line)[0].split(",")
+    names, seen = set[str](), set[str]()
+    while left:
+        extra = left.pop()
+        seen.add(extra)
+        for requirement in extras[extra]:
+            inner = re.match(r"driftwheel\[([\w,]+)\]", requirement)
+            left += [one for one in inner[1].split(",") if one not in seen] if inner else []
+            names.add(re.split(r"[\[<>=]", requirement)[0])
+    assert ("torch" in names) == (target in ("torchserve", "training"))
+
+
+def test_what_packages_read_beside_their_code_is_installed() -> None:
+    """An editable installation has every file; an image has those that the project names."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shipped = {
+        path
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    packages = [name.removesuffix("*") for name in setuptools["packages"]["find"]["include"]]
+    of_the_build = {".py", ".pyi", ".c", ".sh", ".so", ".pyc"}
+    there = {path for name in packages for path in (ROOT / name).rglob("*") if path.is_file()}
+    read = {path for path in there if path.suffix not in of_the_build and path.name != "kustomization.yaml"}
+    assert {path.relative_to(ROOT).as_posix() for path in read - shipped} == set()
 
 
 def test_everything_that_is_copied_is_there_and_let_through() -> None:
@@ -147,20 +192,7 @@ def test_alertmanager_is_let_in_by_the_watcher_and_nobody_else(volumes: Path) ->
     assert hook["url"] == f"http://watcher:{watcher['port']}/v1/alerts"
     token = (written.parent / hook["http_config"]["authorization"]["credentials_file"]).read_text().strip()
     own = MonitoringSettings(port=0, token_file=watcher["token_file"])
-    with watching(Settings(home=volumes / "home", monitoring=own)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_address[1]}/v1/alerts"
-            with httpx.Client(trust_env=False) as client:
-                answers = [
-                    client.post(url, json=notification(), headers={"authorization": f"Bearer {one}"})
-                    for one in (token, "anything")
-                ]
-        finally:
-            server.shutdown()
-            thread.join()
-    assert [answer.status_code for answer in answers] == [200, 401]
+    assert codes_for(Settings(home=volumes / "home", monitoring=own), token, "anything") == [200, 401]
     assert not (volumes / "home/tokens.toml").exists()  # with it, the server would want tokens from everybody
 
 

@@ -3,22 +3,49 @@
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
 from driftwheel.settings import Settings, load_settings
+from driftwheel.wheel.monitoring_secrets import TOKEN, ensure_token
 from monitoring.metrics import ServingMetrics
 from serving.transports import health_grpc, oip_service, recommend_grpc, torchserve_grpc
 from tests.command_lines import parsed
 from tests.k8s.manifests import ROOT, TARGETS, Object, built, containers, named, of_kind, pod_templates, text
+from tests.watchers import codes_for
 
 GRPC_SERVICES = {module.SERVICE for module in (health_grpc, oip_service, recommend_grpc, torchserve_grpc)}
 OURS = re.compile(r"driftwheel-(serving|training|torchserve)")
-FROM_SECRETS = {"driftwheel-store": {"STORE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}}
-"""The keys of Secrets that a person makes; docs/kubernetes.md says how."""
+DOCUMENT = (ROOT / "docs/kubernetes.md").read_text()
+
+
+def our_secrets() -> dict[str, set[str]]:
+    """The Secrets that docs/kubernetes.md has a person make, each with its keys."""
+    found = dict[str, set[str]]()
+    for kind, name, rest in re.findall(r"create secret (generic|tls) (\S+)((?:[^\\\n]|\\\n)*)", DOCUMENT):
+        keys = set(re.findall(r"--from-(?:literal|file)=([^=]+)=", rest))
+        found[name] = found.get(name, set()) | keys | ({"tls.crt", "tls.key"} if kind == "tls" else set())
+    return found
+
+
+def used_secrets(value: Any, field: str = "") -> Iterator[tuple[str, str | None]]:
+    """Every Secret that a part of an object names, with the key that it takes of it; None if it takes the whole."""
+    if isinstance(value, list):
+        for one in value:
+            yield from used_secrets(one, field)
+    elif isinstance(value, dict):
+        name = value.get("secretName", value.get("name"))
+        if field in ("secret", "secretKeyRef", "secretRef", "credentials", "certificateRefs", "secrets"):
+            for key in [item["key"] for item in value.get("items", [value | {"key": value.get("key")}])]:
+                yield name, key
+        for inner, content in value.items():
+            yield from used_secrets(content, inner)
 
 
 def our_commands(container: Object) -> list[list[str]]:
@@ -162,11 +189,19 @@ def test_every_volume_key_and_secret_that_is_used_exists(target: str) -> None:
             assert mounts <= set(volumes), owner
             known = {variable["name"] for variable in container.get("env", [])}
             for source in container.get("envFrom", []):
-                known |= FROM_SECRETS[source["secretRef"]["name"]]
+                known |= our_secrets()[source["secretRef"]["name"]]
             used = re.findall(
                 r"(?<!\$)\$\((\w+)\)", " ".join([*container.get("command", []), *container.get("args", [])])
             )
             assert set(used) <= known, owner
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_secret_that_is_used_is_one_that_the_documents_make(target: str) -> None:
+    made = our_secrets()
+    for name, key in used_secrets(list(built(target))):
+        assert name in made, (target, name)
+        assert key is None or key in made[name], (target, name, key)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -220,6 +255,51 @@ def test_what_is_scraped_bears_the_job_that_rules_and_dashboards_ask_for() -> No
     asked = set(re.findall(r'job="([^"]+)"', text("overlays/prod-gpu")))
     assert asked
     assert asked <= scraped
+
+
+def test_alertmanager_is_told_of_retrains_as_without_the_operator() -> None:
+    config = named("overlays/prod-gpu", "AlertmanagerConfig", "driftwheel")["spec"]
+    (receiver,) = config["receivers"]
+    (hook,) = receiver["webhookConfigs"]
+    address = urlsplit(hook["url"])
+    assert address.hostname is not None
+    name, namespace, _ = address.hostname.split(".")
+    service = named("overlays/prod-gpu", "Service", name)
+    assert (namespace, address.path) == (service["metadata"]["namespace"], "/v1/alerts")
+    assert address.port in [port["port"] for port in service["spec"]["ports"]]
+    own = yaml.safe_load((ROOT / "monitoring/provisioning/alertmanager/alertmanager.yml").read_text())
+    (route,) = [one for one in own["route"]["routes"] if one["receiver"] == "retrain"]
+    told = config["route"]
+    assert [f'{one["name"]}="{one["value"]}"' for one in told["matchers"]] == route["matchers"]
+    assert told["repeatInterval"] == route["repeat_interval"]
+    assert (told["groupBy"], told["groupWait"]) == (own["route"]["group_by"], own["route"]["group_wait"])
+    assert hook["sendResolved"] is False
+
+
+def test_alerts_that_ask_for_a_retrain_keep_the_namespace_that_the_operator_routes_by() -> None:
+    groups = named("overlays/prod-gpu", "PrometheusRule", "driftwheel")["spec"]["groups"]
+    asking = [rule for group in groups for rule in group["rules"] if rule.get("labels", {}).get("action") == "retrain"]
+    assert asking
+    for rule in asking:
+        assert all("namespace" in kept for kept in re.findall(r"\bby \(([^)]*)\)", rule["expr"])), rule["alert"]
+
+
+def test_the_watcher_lets_in_who_has_the_token_that_the_export_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = "overlays/prod-gpu"
+    template = dict(pod_templates(target))["Deployment driftwheel-watcher"]
+    (container,) = containers(template)
+    settings = settings_of(target, template, container, monkeypatch, tmp_path)
+    assert settings.monitoring.token_file is not None
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "tokens"]
+    assert settings.monitoring.token_file == Path(mount["mountPath"]) / "tokens.toml"
+    ensure_token(tmp_path / "monitoring", tmp_path / "tokens.toml")
+    token = (tmp_path / "monitoring" / TOKEN).read_text().strip()
+    update = {"host": "127.0.0.1", "port": 0, "token_file": tmp_path / "tokens.toml"}
+    own = settings.monitoring.model_copy(update=update)
+    here = settings.model_copy(update={"home": tmp_path / "home", "monitoring": own})
+    assert codes_for(here, token, "anything") == [200, 401]
 
 
 def test_the_rollout_of_the_kserve_overlay_is_one_that_the_server_reads() -> None:

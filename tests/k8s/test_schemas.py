@@ -5,23 +5,30 @@ from typing import Any
 import kserve
 import kubernetes_validate
 import pytest
+from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as operator
+from cloudcoil.models.prometheus_operator import v1alpha1 as operator_alpha
 from kserve.models.v1alpha1_serving_runtime import V1alpha1ServingRuntime
 from kserve.models.v1beta1_inference_service import V1beta1InferenceService
 from kubeflow_trainer_api import models as trainer
 
-from tests.k8s.manifests import OVERLAYS, TARGETS, built
+from tests.k8s.manifests import OVERLAYS, TARGETS, built, named
 
 CORE = {"v1", "apps/v1", "batch/v1", "autoscaling/v2", "networking.k8s.io/v1", "policy/v1"}
 KSERVE = {"InferenceService": V1beta1InferenceService, "ServingRuntime": V1alpha1ServingRuntime}
 TRAINER = {"TrainJob": trainer.TrainerV1alpha1TrainJob, "TrainingRuntime": trainer.TrainerV1alpha1TrainingRuntime}
+CLOUDCOIL = {
+    ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): operator.PrometheusRule,
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): operator.ServiceMonitor,
+    ("monitoring.coreos.com/v1alpha1", "AlertmanagerConfig"): operator_alpha.AlertmanagerConfig,
+}
+"""Generated from the definitions that KEDA and the Prometheus operator install."""
 WITHOUT_MODELS = {
-    # No package on PyPI ships models or schemas of these; what test_agreement asks of them is what they refer to.
+    # No package on PyPI ships models or schemas of the Gateway API; what test_agreement asks of these is what they refer to.
     ("gateway.networking.k8s.io/v1", "Gateway"),
     ("gateway.networking.k8s.io/v1", "GRPCRoute"),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-    ("monitoring.coreos.com/v1", "ServiceMonitor"),
-    ("monitoring.coreos.com/v1", "PrometheusRule"),
-    ("keda.sh/v1alpha1", "ScaledObject"),
 }
 
 
@@ -49,6 +56,8 @@ def test_other_kinds_pass_the_models_of_their_projects(target: str) -> None:
         elif one["kind"] in TRAINER:
             model = TRAINER[one["kind"]].from_dict(one)
             assert lost(one, model.to_dict()) == []
+        elif (cls := CLOUDCOIL.get((one["apiVersion"], one["kind"]))) is not None:
+            assert lost(one, cls.model_validate(one).model_dump(mode="json", by_alias=True, exclude_none=True)) == []
         else:
             assert (one["apiVersion"], one["kind"]) in WITHOUT_MODELS
 
@@ -58,6 +67,10 @@ def test_the_checks_see_a_field_that_is_misspelt() -> None:
     assert unknown_to_kserve(service, V1beta1InferenceService) == ["spec.predictor.minReplica"]
     job = {"spec": {"runtimeRef": {"name": "driftwheel"}, "trainer": {"numNode": 2}}}
     assert lost(job, trainer.TrainerV1alpha1TrainJob.from_dict(job).to_dict()) == ["spec.trainer.numNode"]
+    config = named("overlays/prod-gpu", "AlertmanagerConfig", "driftwheel")
+    wrong = {**config, "spec": {**config["spec"], "route": {**config["spec"]["route"], "repeatIntervall": "1h"}}}
+    kept = operator_alpha.AlertmanagerConfig.model_validate(wrong).model_dump(by_alias=True, exclude_none=True)
+    assert lost(wrong, kept) == ["spec.route.repeatIntervall"]
 
 
 def unknown_to_kserve(value: Any, model: Any, path: str = "") -> list[str]:

@@ -57,6 +57,21 @@ def test_history(history, allowed, reason):
     assert verdict.reason.startswith(reason)
 
 
+def test_what_retrains_took_within_a_month_is_held_against_the_budget():
+    """Two hours in January, and one that began before December: of what was killed nobody knows what it took."""
+    history = [
+        entry("2025-12-01T02:00:00Z", event="finished", started_at="2025-12-01T00:00:00Z"),
+        entry("2025-12-31T00:00:00Z", event="started"),
+        entry("2026-01-01T02:00:00Z", event="started"),
+        entry("2026-01-01T04:00:00Z", event="finished", started_at="2026-01-01T02:00:00Z"),
+        entry("2026-01-01T04:00:00Z", kind="drift", started_at="2026-01-01T00:00:00Z"),
+    ]
+    assert ask(history).allowed
+    assert ask(history, settings=RetrainSettings(budget_hours=2.5)).allowed
+    refused = ask(history, settings=RetrainSettings(budget_hours=2))
+    assert (refused.allowed, refused.reason) == (False, "budget: 2.0 of 2 hours in 30 days")
+
+
 def events(*names, hour="11"):
     """Entries in the order of the ledger, a minute apart."""
     return [entry(f"2026-01-02T{hour}:{30 + i}:00Z", id=i + 1, event=name) for i, name in enumerate(names)]

@@ -1,5 +1,6 @@
 """The wheel's metrics, from a real ledger."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,15 @@ def test_retrains_count_by_reason_and_outcome(settings: Settings, registry: Coll
     assert value(registry, "retrain_last_success_timestamp_seconds") == SECONDS
 
 
+def test_what_retrains_took_adds_up(settings: Settings, registry: CollectorRegistry):
+    append(settings, "retrain", event="started", reason="r", trigger="drift")
+    assert value(registry, "retrain_spent_seconds_total") == 0
+    for earlier in (90, 30):
+        started = datetime.fromtimestamp(SECONDS - earlier, UTC).isoformat()
+        append(settings, "retrain", event="finished", reason="r", trigger="drift", result="failed", started_at=started)
+    assert value(registry, "retrain_spent_seconds_total") == 120
+
+
 def test_retrains_of_older_releases_count_as_unknown(settings: Settings, registry: CollectorRegistry):
     append(settings, "retrain", reason="r", outcome="made version 2: entered on trial")
     append(settings, "retrain", reason="r", outcome="failed: no rows")
@@ -188,7 +198,7 @@ def test_the_judges_newest_look_counts_though_it_is_not_in_the_ledger(settings: 
     append(settings, "verdict", seen(40))
     assert value(registry, "quality_labels", version="2", arm="candidate") == 40
     later = "2026-01-02T03:05:05+00:00"
-    keep_looks(settings.looks, "mf", Looks(started_at=ROLLOUT.started_at, at=later, payload=seen(41)))
+    keep_looks(settings.looks, "mf", Looks(started_at=ROLLOUT.started_at, at=later, payloads={"2": seen(41)}))
     assert value(registry, "quality_labels", version="2", arm="candidate") == 41
     assert value(registry, "verdict_last_timestamp_seconds") == SECONDS + 60
     assert value(registry, "verdicts_total", decision="HOLD") == 1

@@ -16,6 +16,7 @@ from driftwheel.wheel.progress import SILENT
 from driftwheel.wheel.retraining import retrain
 from driftwheel.wheel.sources import Sources
 from monitoring.ledger import Ledger
+from tests.training.samples import in_this_process
 from tests.training.tuning.test_best import Notes, found
 from training.config import BoostingConfig, config_from
 from training.data.sources import CustomersSource, RatingsSource
@@ -54,7 +55,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     made.newer(4000)
     dataset = made.sources.prepare("churn", settings, until=None, learn=False)
-    first = make_version(settings, "churn", dataset, SILENT, base=FIRST)
+    with in_this_process():
+        first = make_version(settings, "churn", dataset, SILENT, base=FIRST)
     assert enter(settings, first, by="test")[0] == "in service"
     return made
 
@@ -80,7 +82,8 @@ def test_newer_data_is_learned_by_what_is_champion_at_its_costs(world: World, tm
     world.newer(4300)
     tuned = found("churn", task="churn", estimator="boosting", params={"min_leaf_rows": 30}, fingerprint="0" * 64)
     write_tuned(world.settings.tuning_folder, tuned)
-    made = retrain(world.settings, world.sources, "churn", SILENT, reason="test", until=None).made
+    with in_this_process():
+        made = retrain(world.settings, world.sources, "churn", SILENT, reason="test", until=None).made
     assert made is not None
     trained = world.version(made.version, tmp_path)
     assert config_from("churn", trained.config) == dataclasses.replace(FIRST, min_leaf_rows=30)
@@ -94,7 +97,8 @@ def test_newer_data_is_learned_by_what_is_champion_at_its_costs(world: World, tm
 def test_an_estimator_that_is_asked_for_has_its_own_parameters(world: World, tmp_path: Path):
     settings = world.settings.model_copy(update={"tuning": TuningSettings(use_best=False)})
     dataset = world.sources.prepare("churn", settings, until=None, learn=False)
-    made = make_version(settings, "churn", dataset, SILENT, estimator="boosting")
+    with in_this_process():
+        made = make_version(settings, "churn", dataset, SILENT, estimator="boosting")
     assert config_from("churn", world.version(made.version, tmp_path).config) == BoostingConfig()
     assert made.tuned is None
 

@@ -190,7 +190,9 @@ def test_what_the_judge_says_is_done(world: World) -> None:
     for version, arm, table in ((1, "control", rows), (2, "candidate", better)):
         ids = [f"{arm}{number}" for number in range(2000)]
         at = pd.Timestamp("2026-01-01", tz="UTC")
-        logged = log_rows(table, CHURN, arm=[arm] * 2000, prediction_id=ids, at=[at] * 2000)
+        logged = log_rows(
+            table, CHURN, arm=[arm] * 2000, prediction_id=ids, at=list(pd.date_range(at, periods=2000, freq="s"))
+        )
         write_sealed(world.settings.prediction_log, "churn", version, logged)
         stem = f"20260101T000000-1-{version}"
         write_feedback(world.settings.prediction_log, "churn", ids, table["label"].tolist(), at=at, stem=stem)

@@ -217,7 +217,9 @@ WHEEL = [
     Case(alert="DriftwheelDriftJobStale", fires={STABLE: "1x100"}, quiet=({},), at="100m"),
     Case(
         alert="DriftwheelModelStale",
-        fires={watcher("driftwheel_model_created_timestamp_seconds", version="1"): "-2592000x100"},
+        # A newer one of the same name in another namespace is another home's.
+        fires={watcher("driftwheel_model_created_timestamp_seconds", version="1", namespace="a"): "-2592000x100",
+               watcher("driftwheel_model_created_timestamp_seconds", version="2", namespace="b"): "0x100"},
         quiet=({watcher("driftwheel_model_created_timestamp_seconds", version="1"): "-2592000x100",
                 watcher("driftwheel_model_created_timestamp_seconds", version="2"): "0x100"},),
         at="100m",

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftwheel.settings import DriftSettings
-from monitoring.drift.decision import decide_drift, record, replay
+from monitoring.drift.decision import Before, decide_drift, record, replay
 from monitoring.drift.scores import EstimatedQuality, MonitorScore, QualityScore, WindowScores
 
 SETTINGS = DriftSettings()
@@ -173,3 +173,27 @@ def test_a_decision_is_replayed_from_the_ledger(windows):
     assert not (decision.schema_broken and decision.retrain)
     if decision.retrain:
         assert decision.quality_down or (decision.input_drift and decision.prediction_drift)
+
+
+def test_what_drifts_goes_on_until_no_window_shows_it_and_starts_no_retrain_by_that():
+    once = [window(), window(), window(**DRIFTED, outcome="down")]
+    assert decide_drift(once, SETTINGS).status == "stable"
+    called = decide_drift([window(**DRIFTED, outcome="down")] * 2 + [window()], SETTINGS)
+    assert called.retrain
+    payload = record([window()], SETTINGS, called, version=3)
+    before = Before.of(payload, version=3)
+    assert before == Before(monitors=("a", "out"), quality_down=True)
+    held = decide_drift(once, SETTINGS, before)
+    assert (held.status, held.input_drift, held.prediction_drift, held.quality_down) == ("drift", True, True, True)
+    assert (held.retrain, held.answered) == (False, False)
+    assert decide_drift([window()] * 3, SETTINGS, before).status == "stable"
+    assert Before.of(payload, version=4) == Before()  # another version has another reference
+
+
+def test_a_decision_is_replayed_with_what_was_before_it():
+    windows, before = [window(), window(), window(**DRIFTED)], Before(monitors=("a",))
+    made = decide_drift(windows, SETTINGS, before)
+    payload = msgspec.json.decode(msgspec.json.encode(record(windows, SETTINGS, made, version=3, before=before)))
+    assert replay(payload) == (made, made)
+    del payload["before"]  # as releases before wrote them
+    assert replay(payload)[1].status == "stable"

@@ -4,6 +4,7 @@ import numpy as np
 
 from driftwheel.settings import DriftSettings
 from monitoring.drift.job import run_drift
+from monitoring.drift.report import expire_reports
 from tests.monitoring.worlds import CHURN, RATING, make_bundle, movielens, telco
 
 NOW = "2026-01-02T03:04:05+00:00"
@@ -54,3 +55,19 @@ def test_ids_are_shown_by_popularity_and_acquaintance(tmp_path):
     }
     statuses = {test["status"] for test in content["evidently"]["tests"]}
     assert statuses <= {"SUCCESS", "FAIL"}
+
+
+def test_the_oldest_reports_go_whatever_version_they_are_of(tmp_path):
+    days = [("10", "20260101"), ("10", "20260102"), ("9", "20260103"), ("11", "20260104")]
+    names = [f"mf-{version}-{day}T0304050000" for version, day in days]
+    for name in names:
+        (tmp_path / f"{name}.html").touch()
+        (tmp_path / f"{name}.json").touch()
+    others = ["training-10.html", "notes.html"]
+    for name in others:
+        (tmp_path / name).touch()
+    expire_reports(tmp_path, 4)
+    assert len(list(tmp_path.iterdir())) == 10
+    expire_reports(tmp_path, 2)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {*others, *(f"{name}.{kind}" for name in names[2:] for kind in ("html", "json"))}

@@ -30,7 +30,7 @@ from driftwheel.predictions import INPUT_PREFIX, OUTPUT_PREFIX
 from driftwheel.preprocessing import encode
 from exporters.golden import edge_batches, golden_arrays
 from exporters.graphs import exported_graph
-from exporters.model_graph import EXAMPLE, write_model_graph
+from exporters.model_graph import EXAMPLE, graph_writer
 from exporters.parity import prove_finished, prove_graphs, prove_recommend
 from exporters.recommend import write_factors
 from exporters.torchscript import write_torchscript
@@ -39,6 +39,7 @@ from training.config import config_from
 from training.data.dataset import Dataset, Split, encoded_split, labels, read_split, reference_split
 from training.inference import predict
 from training.job import TrainedModel
+from training.logged_model import WriteGraph
 from training.models.fold_in import read_fold_in
 from training.models.graph import GraphModel
 from training.models.matrix_factorization import MatrixFactorization
@@ -57,6 +58,7 @@ def export(
     run_id: str,
     models: Path,
     created_at: str | None = None,
+    write_graph: WriteGraph | None = None,
 ) -> Bundle:
     """Write a version's bundle, or return the one that is there.
 
@@ -65,6 +67,7 @@ def export(
     Args:
         dataset: What the weights were trained on; of a refit, the full dataset.
         created_at: ISO 8601; now unless given.
+        write_graph: What ``graph_writer`` made of the same arguments, where the graph has been written already.
 
     Raises:
         ExportError: A graph differs from the model, or the version's bundle was made from another run.
@@ -79,6 +82,7 @@ def export(
         )
     model = load_any(trained.folder)
     with published_folder(folder) as target:
+        (write_graph or graph_writer(trained, dataset))(target / ONNX_GRAPH)
         if isinstance(model, GraphModel):
             parity = _write_finished(target, model, dataset)
         else:
@@ -119,13 +123,12 @@ def _record(trained: TrainedModel, dataset: Dataset, run_id: str) -> TrainingRec
 
 
 def _write_graphs(target: Path, model: Model, dataset: Dataset, trained: TrainedModel) -> tuple[ParityCase, ...]:
-    """Write every graph with the golden requests, prove them, and return what the proof found."""
+    """Write TorchScript and the golden requests, prove both graphs, and return what the proof found."""
     signature, vocabularies = dataset.signature, dataset.read_vocabularies()
     batches = edge_batches(dataset)
     feeds = {case: encode(signature, vocabularies, tensors) for case, tensors in batches.items()}
     graph, inputs = exported_graph(model, signature)
     output = signature.outputs[0].name
-    write_model_graph(target / ONNX_GRAPH, model, dataset)
     example = tuple(torch.from_numpy(feeds[EXAMPLE][name]) for name in inputs)
     write_torchscript(target / TORCHSCRIPT_GRAPH, graph, example)
     proof = prove_graphs(
@@ -144,10 +147,9 @@ def _write_graphs(target: Path, model: Model, dataset: Dataset, trained: Trained
 
 
 def _write_finished(target: Path, model: GraphModel, dataset: Dataset) -> tuple[ParityCase, ...]:
-    """Write a graph that training left finished, with its golden requests; prove that it still answers as the model did
-    that it was made of. There is no TorchScript of it.
+    """Write the golden requests of a graph that training left finished; prove that it still answers as the model did that it
+    was made of. There is no TorchScript of it.
     """
-    write_model_graph(target / ONNX_GRAPH, model, dataset)
     proof = prove_finished(model, dataset.signature.outputs[0].name)
     signature, vocabularies = dataset.signature, dataset.read_vocabularies()
     batches = edge_batches(dataset)

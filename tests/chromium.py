@@ -15,7 +15,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 class Chromium:

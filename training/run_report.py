@@ -3,6 +3,7 @@
 import io
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
@@ -113,8 +114,10 @@ def environment_facts(trained: TrainedModel) -> list[tuple[str, object]]:
         ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"),
         ("device", trained.device),
     ]
-    installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
-    return [*facts, *((name, installed[name]) for name in _LIBRARIES if name in installed)]
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            facts.append((name, metadata.version(name)))
+    return facts
 
 
 def _svg(panel: Panel, name: str) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from driftwheel.log_layout import shadow_log
-from tests.driftwheel.test_cli import run
+from tests.command_lines import called
 from tests.monitoring.worlds import RATING, log_rows, movielens, write_feedback, write_open, write_sealed
 
 
@@ -25,7 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def query(home: Path, sql: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return run(home, "log", "query", sql, *words)
+    return called(home, "log", "query", sql, *words)
 
 
 def test_a_table_for_people_and_json_for_scripts(home: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_wrong_query_is_one_clear_message(home: Path) -> None:
 
 
 def test_what_the_log_holds(home: Path) -> None:
-    facts = {one["what"]: one for one in json.loads(run(home, "log", "status", "--json").stdout)}
+    facts = {one["what"]: one for one in json.loads(called(home, "log", "status", "--json").stdout)}
     assert {what: (one["sealed"], one["not_sealed"]) for what, one in facts.items()} == {
         "feedback": (1, 0),
         "mf 1": (1, 0),
@@ -65,6 +65,6 @@ def test_what_the_log_holds(home: Path) -> None:
     (sealed,) = (home / "log/predictions/mf/1").iterdir()
     assert facts["mf 1"]["bytes"] == sealed.stat().st_size
     assert facts["mf 1"]["from"] == "2026-01-01T00:00:00+00:00"
-    table = run(home, "log", "status").stdout
+    table = called(home, "log", "status").stdout
     assert all(what in table for what in facts)
     assert "2026-01-01" in table

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from driftwheel.wheel.lifecycle import NewVersion, TrackedVersion, enter, make_v
 from driftwheel.wheel.progress import SILENT
 from driftwheel.wheel.promotion import promote, roll_back, set_archived
 from monitoring.ledger import Ledger
-from tests.training.samples import small_table
+from tests.command_lines import called
+from tests.training.samples import in_this_process, small_table
 from training.answers import read_answers
 from training.config import IalsConfig, RatingConfig, config_fields, default_config
 from training.data.dataset import Dataset, read_split
@@ -77,7 +77,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, plans: dict[str, TrainingPla
         plans[f"before {number}"] = planned(settings, dataset)
         assert plans["before 1"].run_id is None
         assert (settings.home / "mlflow").exists() == (number > 1)
-        made.append(make_version(settings, "mf", dataset, SILENT, base=CONFIG))
+        with in_this_process():
+            made.append(make_version(settings, "mf", dataset, SILENT, base=CONFIG))
         if number == 1:
             enter(settings, made[0], by="test")
     return World(settings, source, datasets, made)
@@ -219,8 +220,7 @@ def test_who_knows_what_came_after_the_rows_is_not_compared(world: World) -> Non
 
 
 def run(world: World, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "driftwheel", "--home", str(world.settings.home), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return called(world.settings.home, *words)
 
 
 def test_the_commands_say_the_same(world: World) -> None:
@@ -274,9 +274,9 @@ def test_what_stands_in_the_way_of_a_comparison_is_said(world: World, tmp_path: 
 @pytest.fixture(scope="module")
 def ranker(world: World) -> TrackedVersion:
     """Version 3, which is trained to rank on the data of version 2. It waits for its export."""
-    made = train_version(
-        world.settings, "mf", world.datasets[1], SILENT, base=IalsConfig(epochs=2, factors=4, half_life=0.0)
-    )
+    config = IalsConfig(epochs=2, factors=4, half_life=0.0)
+    with in_this_process():
+        made = train_version(world.settings, "mf", world.datasets[1], SILENT, base=config)
     assert made.version == 3
     return made
 

@@ -1,10 +1,9 @@
 import dataclasses
 import logging
-import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from driftwheel.bundle import Bundle, bundle_folder, list_versions, read_bundle
 from driftwheel.errors import BundleError, DataError, ExportError
 from driftwheel.preprocessing import encode
 from exporters.export import export, seen_items
+from exporters.model_graph import graph_writer
 from training.config import RatingConfig, default_config
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset, encoded_split, reference_split
@@ -46,6 +46,13 @@ def films(refitted_ratings: TrainedModel, full_ratings: Dataset, models: Path) -
 @pytest.fixture(scope="module")
 def churn(trained_customers: TrainedModel, customers: Dataset, models: Path) -> Bundle:
     return export(trained_customers, customers, name="churn", version=3, run_id="r2", models=models)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained_ratings: TrainedModel, ratings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of the weights that know nothing of the test split."""
+    models = tmp_path_factory.mktemp("evaluated")
+    return export(trained_ratings, ratings, name="evaluated", version=1, run_id="r", models=models)
 
 
 @pytest.fixture(params=["films", "churn"])
@@ -116,11 +123,9 @@ def test_the_reference_is_a_split_not_trained_on(bundle: Bundle, request: pytest
         assert (reference["at"].dt.as_unit("s").astype("int64") == held_out["at"]).all()
 
 
-@pytest.mark.parametrize("task", ["rating", "churn"])
-def test_evaluation_agrees_with_training(task: str, request: pytest.FixtureRequest, tmp_path: Path):
-    names = ("trained_ratings", "ratings") if task == "rating" else ("trained_customers", "customers")
-    trained, dataset = (request.getfixturevalue(name) for name in names)
-    bundle = export(trained, dataset, name="evaluated", version=1, run_id="r", models=tmp_path)
+@pytest.mark.parametrize(("exported", "data"), [("evaluated", "ratings"), ("churn", "customers")])
+def test_evaluation_agrees_with_training(exported: str, data: str, request: pytest.FixtureRequest):
+    bundle, dataset = (request.getfixturevalue(name) for name in (exported, data))
     assert (
         evaluate_bundle(bundle, dataset).items()
         <= {key: pytest.approx(value, abs=1e-5) for key, value in bundle.manifest.metrics.items()}.items()
@@ -160,6 +165,18 @@ def test_an_existing_bundle_is_returned(
     assert films.path("model.onnx").stat().st_mtime_ns == before
     with pytest.raises(ExportError, match="was made from run r1, not from r9"):
         export(refitted_ratings, full_ratings, name="films", version=1, run_id="r9", models=models)
+
+
+def test_a_graph_that_has_been_made_is_written_again(
+    trained_customers: TrainedModel, customers: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = graph_writer(trained_customers, customers)
+    write(tmp_path / "recorded.onnx")
+    monkeypatch.setattr("exporters.model_graph.write_onnx", None)
+    bundle = export(
+        trained_customers, customers, name="churn", version=1, run_id="r", models=tmp_path, write_graph=write
+    )
+    assert bundle.path("model.onnx").read_bytes() == (tmp_path / "recorded.onnx").read_bytes()
 
 
 def test_a_damaged_bundle_is_made_anew(films: Bundle, trained_ratings, ratings: Dataset, tmp_path: Path):
@@ -249,9 +266,8 @@ def test_customers_of_one_kind(kept: str, graph_input: str, tmp_path: Path, trai
 
 
 def test_a_version_that_learned_from_all_rows_has_seen_the_test_split(
-    films: Bundle, churn: Bundle, ratings: Dataset, customers: Dataset, trained_ratings: TrainedModel, tmp_path: Path
+    films: Bundle, churn: Bundle, evaluated: Bundle, ratings: Dataset, customers: Dataset
 ):
-    evaluated = export(trained_ratings, ratings, name="evaluated", version=1, run_id="r", models=tmp_path)
     assert share_seen(evaluated, ratings) < 0.05  # an item that somebody rated twice, on both sides of the cut
     assert share_seen(films, ratings) == 1
     assert share_seen(churn, customers) == 0
@@ -268,26 +284,21 @@ def test_another_kind_of_id_cannot_be_evaluated(films: Bundle, small_ratings: Da
 
 
 EXPORT = """
-import sys
+import os, signal, sys
 from pathlib import Path
-from exporters.export import export
+import exporters.export as module
 from training.data.dataset import read_dataset
 from training.job import read_trained
-print("ready", flush=True)
-export(read_trained(Path(sys.argv[1])), read_dataset(Path(sys.argv[2])), name="films", version=1, run_id="r", models=Path(sys.argv[3]))
+module.write_torchscript = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+module.export(read_trained(Path(sys.argv[1])), read_dataset(Path(sys.argv[2])), name="films", version=1, run_id="r", models=Path(sys.argv[3]))
 """
 
 
 def test_a_killed_export_leaves_no_bundle(trained_ratings: TrainedModel, ratings: Dataset, tmp_path: Path):
     arguments = [str(trained_ratings.folder), str(ratings.folder), str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-c", EXPORT, *arguments], stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("films/.tmp-*/model.onnx")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, 9)
-    process.communicate()
+    done = subprocess.run([sys.executable, "-c", EXPORT, *arguments], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list(tmp_path.glob("films/.tmp-*/model.onnx"))) == 1
     assert list_versions(tmp_path, "films") == []
     bundle = export(trained_ratings, ratings, name="films", version=1, run_id="r", models=tmp_path)
     assert bundle.version == 1

@@ -146,7 +146,7 @@ class Pod:
         """Whether a probe succeeds before it has failed so often that the kubelet would act."""
         return any(self.probe(name) for _ in range(self.container[f"{name}Probe"].get("failureThreshold", 3)))
 
-    def wait_until_ready(self, *, within_s: float = 60) -> None:
+    def wait_until_ready(self, *, within_s: float = 120) -> None:
         give_up = time.monotonic() + within_s
         while not self.probe("readiness"):
             assert self.process.poll() is None, self.process.communicate()

@@ -15,7 +15,7 @@ import pytest
 from tests.k8s.manifests import containers, named, pod_templates
 from tests.training.tuning import servers
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BIN = Path(sys.executable).parent
 

@@ -16,7 +16,7 @@ from tests.training.tuning.servers import free_port
 from training.data.sources import CustomersSource, RatingsSource
 from training.data.tables import packaged_table
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 BIN = Path(sys.executable).parent
 
@@ -63,6 +63,7 @@ def test_two_nodes_train_one_model_by_the_manifests_script(tmp_path: Path) -> No
         "RUN": "run-1",
         "DRIFTWHEEL_TRAINING__RANKS": "1",
         "DRIFTWHEEL_TRAINING__ADDRESS": "127.0.0.1",
+        "DRIFTWHEEL_TRAINING__PARAMETERS": '{"epochs": 30}',
         **ranked,
     }
     nodes = [
@@ -76,7 +77,7 @@ def test_two_nodes_train_one_model_by_the_manifests_script(tmp_path: Path) -> No
         )
         for rank in (1, 0)
     ]
-    told = [node.communicate(timeout=270)[0] for node in nodes]
+    told = [node.communicate(timeout=500)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], told
     assert (settings.jobs / "done-run-1").read_text() == "0\n"
     assert list_versions(settings.models, "mf") == [1], told

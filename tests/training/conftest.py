@@ -9,4 +9,5 @@ from tests.training.samples import (  # noqa: F401 (pytest finds them by name)
     small_ratings,
     trained_customers,
     trained_ratings,
+    trained_small,
 )

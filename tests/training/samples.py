@@ -3,7 +3,7 @@ there.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from driftwheel.files import waiting_lock
-from training.config import RatingConfig, config_fields, default_config, digest
+from training.config import RatingConfig, TrainConfig, config_fields, default_config, digest
 from training.data.customers import prepare_customers
 from training.data.dataset import Dataset
 from training.data.ratings import prepare_ratings
 from training.data.refit import refit_dataset
 from training.data.sources import CustomersSource, RatingsSource
-from training.job import TrainedModel
-from training.launch import Trained, train, train_and_refit
+from training.job import PROGRESS, Job, TrainedModel, read_trained
+from training.launch import EventTail, OnEpoch, Trained, _job, _model, _report, _run, _worker, train, train_and_refit
 
 CUT = "2012-06-09"
 SMALL_CONFIG = RatingConfig(epochs=80, patience=80, batch_rows=500, factors=4)
@@ -100,6 +100,12 @@ def small_ratings(shared_home: Path) -> Dataset:
         return prepare_ratings(RatingsSource(path=str(path)), data)
 
 
+@pytest.fixture(scope="session")
+def trained_small(small_ratings: Dataset, shared_home: Path) -> TrainedModel:
+    """A job of two ranks that nobody interrupted."""
+    return run_job(small_ratings, shared_home / "jobs", config=SMALL_CONFIG)
+
+
 def small_table(rows: int, seed: int = 0) -> pd.DataFrame:
     """Ratings by 100 users of 80 items, a second apart."""
     random = np.random.default_rng(seed)
@@ -121,6 +127,48 @@ def run_job(dataset: Dataset, jobs: Path, **changes: object) -> TrainedModel:
     arguments = _arguments(jobs, changes)
     with in_turn(dataset, arguments):
         return train(dataset, **arguments)
+
+
+def run_together(wanted: Sequence[tuple[Dataset, TrainConfig, Path]]) -> list[TrainedModel]:
+    """Train several jobs, each in a folder for jobs, by two ranks under one torchrun, as an evaluation and its refit are: to
+    start it takes longer than a small job. What they say on standard error lies with the first.
+    """
+    jobs = [_job(dataset, folder, 2, 42, config) for dataset, config, folder in wanted]
+    _run(jobs, 250.0, None)
+    return [read_trained(_model(job)) for job in jobs]
+
+
+@contextmanager
+def in_this_process() -> Generator[None]:
+    """Jobs of one rank are done here while the block lasts, by the same worker: for tests of what comes of a training. A process
+    for each needs seconds to import what is imported here already.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.launch._watch", _do_here)
+        yield
+
+
+def _do_here(jobs: list[Job], timeout_s: float, on_epoch: OnEpoch) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from training import tree_worker, worker
+    from training.factorization import worker as factorization_worker
+
+    tails = [EventTail(Path(job.folder) / PROGRESS) for job in jobs]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for job in jobs:
+            assert job.ranks == 1
+            if _worker(job.config) == tree_worker.__name__:
+                tree_worker.run(job)
+            elif _worker(job.config) == factorization_worker.__name__:
+                factorization_worker._run(job, torch.device("cpu"), lambda: False)
+            else:
+                worker.Worker(job, torch.device("cpu")).run()
+    finally:
+        dist.destroy_process_group()
+    _report(tails, on_epoch)
 
 
 def run_both(dataset: Dataset, full: Dataset, jobs: Path, **changes: object) -> Trained:

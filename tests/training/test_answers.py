@@ -9,7 +9,7 @@ import pytest
 
 from driftwheel.errors import TrainingError
 from driftwheel.preprocessing import encode
-from tests.training.samples import run_both
+from tests.training.samples import in_this_process, run_both
 from training.answers import measure, read_answers, write_answers
 from training.config import RatingConfig
 from training.data.dataset import Dataset, encoded_split, public_tensors, read_split
@@ -39,7 +39,8 @@ def test_they_are_read_as_they_were_written(small_ratings: Dataset, customers: D
 def test_what_is_measured_knows_all_but_the_test_split(small_ratings: Dataset, shared_home: Path) -> None:
     """Its answers have the metrics of the version, which those of the shipped weights, that know the split, have not."""
     full = refit_dataset(small_ratings)
-    made = run_both(small_ratings, full, shared_home / "jobs", config=CONFIG, ranks=1)
+    with in_this_process():
+        made = run_both(small_ratings, full, shared_home / "jobs", config=CONFIG, ranks=1)
     measured = measure(made.measured, small_ratings)
     found = rating_metrics(measured.predicted, measured.split.label)
     assert found["rmse"] == pytest.approx(made.shipped.metrics["rmse"], rel=1e-5)

@@ -57,7 +57,9 @@ def nodes() -> Generator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def test_a_node_is_killed_and_comes_back_and_the_run_goes_on(nodes: tuple[str, str], small_ratings: Dataset, tmp_path):
+def test_a_node_is_killed_and_comes_back_and_the_run_goes_on(
+    nodes: tuple[str, str], small_ratings: Dataset, trained_small: TrainedModel, tmp_path: Path
+):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run_on(node: int, command: list[str]) -> "subprocess.Popen[str]":
@@ -82,7 +84,7 @@ def test_a_node_is_killed_and_comes_back_and_the_run_goes_on(nodes: tuple[str, s
         assert done < SMALL_CONFIG.epochs
         other = run_on(1, join)
         assert launcher.wait(200) == 0, launcher.communicate()[0] + (progress.parent / STDERR).read_text()
-        assert other.wait(60) == 0, other.communicate()[0]
+        assert other.wait(200) == 0, other.communicate()[0]
     finally:
         for process in (launcher, other):
             if process.poll() is None:
@@ -93,15 +95,9 @@ def test_a_node_is_killed_and_comes_back_and_the_run_goes_on(nodes: tuple[str, s
                 os.kill(pid, signal.SIGKILL)
     trained = read_trained(progress.parent / MODEL)
     assert (trained.ranks, len(trained.history)) == (2, SMALL_CONFIG.epochs)
-    assert_same_as_on_one_machine(trained, small_ratings, tmp_path)
-
-
-def assert_same_as_on_one_machine(trained: TrainedModel, dataset: Dataset, tmp_path: Path) -> None:
-    from tests.training.samples import run_job
-
-    here = run_job(dataset, tmp_path / "here", config=SMALL_CONFIG)
-    assert [event.valid_metric for event in trained.history] == [event.valid_metric for event in here.history]
-    for name, value in load_model(here.folder).state_dict().items():
+    here = [event.valid_metric for event in trained_small.history]
+    assert [event.valid_metric for event in trained.history] == here
+    for name, value in load_model(trained_small.folder).state_dict().items():
         assert torch.equal(load_model(trained.folder).state_dict()[name], value), name
 
 
@@ -134,7 +130,7 @@ def _pids_in(node: str) -> list[int]:
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def _wait_for(condition, timeout_s: float = 100.0):
+def _wait_for(condition, timeout_s: float = 200.0):
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

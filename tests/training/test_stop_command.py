@@ -21,7 +21,7 @@ def test_sigterm_ends_the_command_after_the_ranks_have_saved(tmp_path: Path):
         time.sleep(0.02)
     job = lines[0].parent
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     assert STOPPED in (job / STDERR).read_text()
     assert any((job / CHECKPOINTS).iterdir())

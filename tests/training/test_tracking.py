@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -8,13 +10,14 @@ import msgspec
 import pytest
 import torch
 
-from driftwheel.errors import NotFoundError, TrainingError
-from driftwheel.settings import Settings
+from driftwheel.errors import ConfigurationError, NotFoundError, TrainingError
+from driftwheel.settings import DriftSettings, Settings, TrackingSettings
 from tests.training.samples import run_both, run_job
 from tests.training.tracked import track_all, track_alone
 from training.data.dataset import Dataset
+from training.drift_record import record_drift
 from training.job import TrainedModel
-from training.mlflow_store import KEY_TAG, open_client
+from training.mlflow_store import KEY_TAG, experiment_id, open_client
 from training.models.store import load_model
 from training.registry import CHALLENGER, CHAMPION, Registry
 from training.run_record import fetch_file, read_run
@@ -240,3 +243,37 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path):
     assert not (tmp_path / "mlflow" / "mlflow.db").exists()
     assert open_client(Settings(home=tmp_path)).search_experiments()
     assert (tmp_path / "mlflow" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("scheme", ["http", "mysql+pymysql"])
+def test_a_server_that_is_not_there_is_said_before_any_work_and_without_its_password(tmp_path: Path, scheme: str):
+    with socket.socket() as bound:  # and not listening: nobody answers there, and nobody else can
+        bound.bind(("127.0.0.1", 0))
+        uri = f"{scheme}://me:secret@127.0.0.1:{bound.getsockname()[1]}/mlflow"
+        with pytest.raises(
+            ConfigurationError, match=f"tracking.uri: expected .* at {re.escape(scheme)}://127"
+        ) as raised:
+            open_client(Settings(home=tmp_path, tracking=TrackingSettings(uri=uri)))
+    assert "secret" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_drift_reports_go_to_the_run_of_the_version(settings: Settings, tmp_path: Path) -> None:
+    own = settings.model_copy(
+        update={"tracking": TrackingSettings(experiment="drift reports"), "drift": DriftSettings(keep_reports=2)}
+    )
+    client = open_client(own)
+    run_id = client.create_run(experiment_id(client, own)).info.run_id
+    for number, p_value in enumerate((0.5, 0.1, 1e-30)):
+        report = tmp_path / f"report-{number}.html"
+        report.write_text("<html>")
+        record_drift(own, run_id, [report], {"Größe (%) missing/p_value": p_value}, at_s=1_700_000_000.0 + number)
+    there = [one.path for one in client.list_artifacts(run_id, "drift")]
+    assert there == ["drift/report-1.html", "drift/report-2.html"]
+    points = client.get_metric_history(run_id, "drift/Gr__e ___ missing/p_value")
+    assert [point.value for point in points] == [0.5, 0.1, 1e-30]
+    assert [point.step for point in points] == [1_700_000_000, 1_700_000_001, 1_700_000_002]
+    with pytest.raises(TrainingError, match="no drift report for run 0123"):
+        record_drift(own, "0123", [], {"a/p_value": 0.5}, at_s=0.0)
+    with pytest.raises(TrainingError, match="nothing is on record"):
+        record_drift(Settings(home=tmp_path), "0123", [], {}, at_s=0.0)

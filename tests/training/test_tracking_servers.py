@@ -9,7 +9,7 @@ import pytest
 
 from driftwheel.settings import Settings, TrackingSettings
 from exporters.export import export
-from tests.training.samples import run_both
+from tests.training.samples import in_this_process, run_both
 from tests.training.tracked import track_all
 from tests.training.tuning import servers
 from training.config import RatingConfig
@@ -56,7 +56,8 @@ def full(small_ratings: Dataset) -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(small_ratings: Dataset, full: Dataset, shared_home: Path) -> Trained:
-    return run_both(small_ratings, full, shared_home / "jobs", config=CONFIG, ranks=1)
+    with in_this_process():
+        return run_both(small_ratings, full, shared_home / "jobs", config=CONFIG, ranks=1)
 
 
 def to_champion(trained: Trained, dataset: Dataset, full: Dataset, settings: Settings) -> None:

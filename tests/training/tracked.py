@@ -1,24 +1,16 @@
 """Runs put on record the way the wheel does it."""
 
 from driftwheel.settings import Settings
-from exporters.model_graph import write_model_graph
+from exporters.model_graph import graph_writer
 from training.data.dataset import Dataset
 from training.job import TrainedModel
 from training.launch import Trained
-from training.models.store import load_any
 from training.tracking import track
 
 
 def track_all(trained: Trained, dataset: Dataset, settings: Settings, *, full: Dataset) -> str:
     """Track with the graph that the exporters write."""
-    shipped = trained.shipped
-    return track(
-        trained,
-        dataset,
-        settings,
-        full=full,
-        write_graph=lambda path: write_model_graph(path, load_any(shipped.folder), full),
-    )
+    return track(trained, dataset, settings, full=full, write_graph=graph_writer(trained.shipped, full))
 
 
 def track_alone(trained: TrainedModel, dataset: Dataset, settings: Settings) -> str:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftwheel.preprocessing import encode
-from training.data.dataset import TITLES, TRAIT_PREFIX, Dataset, Split, labels, public_tensors
+from training.data.dataset import TITLES, TRAIT_PREFIX, Dataset, Split, labels, public_tensors, read_parquet
 from training.factorization.traits import category_features, number_features, placed
 
 _BATCH_ROWS = 262_144
@@ -111,7 +111,7 @@ def whole_shard(
 
 def _item_features(dataset: Dataset) -> tuple[NDArray[np.float32], ...]:
     """A table for each trait, in the order of the vocabulary; items that nothing is known of have the others' average."""
-    table = pq.read_table(dataset.path(TITLES))
+    table = read_parquet(dataset.path(TITLES))
     items = dataset.read_vocabularies()["item_id"]
     index = items.encode(table["item_id"].to_numpy())
     features: list[NDArray[np.float32]] = []

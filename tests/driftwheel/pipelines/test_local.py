@@ -21,7 +21,7 @@ from monitoring.ledger import Ledger
 from training.data.tables import packaged_table
 from training.registry import Registry
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass
@@ -49,7 +49,7 @@ def shuffled(path: Path) -> Path:
 
 def run(home: Path, *words: str) -> Done:
     command = [sys.executable, "-m", "driftwheel", "--home", str(home), "pipeline", "run", "--json", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     return Done(done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr)
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_running(world: World, tmp_path
         for line in process.stderr:
             if line.strip() == "prepare":
                 break
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 150
         while len(working_on(home)) <= 2:  # the step's own process is under way
             assert time.monotonic() < give_up
             time.sleep(0.05)

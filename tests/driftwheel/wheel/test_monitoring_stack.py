@@ -38,6 +38,7 @@ from monitoring.ledger import Entry, Ledger
 from monitoring.windows import read_feedback, read_predictions
 from tests.monitoring.worlds import RATING, log_rows, make_bundle, movielens, write_sealed
 from tests.test_wheel import free_port
+from tests.training.samples import in_this_process
 from training.config import BoostingConfig
 from training.data.sources import CustomersSource, RatingsSource
 from training.data.tables import packaged_table
@@ -82,7 +83,7 @@ class Stack:
         return answer["data"]["result"]
 
 
-def until(reached: Callable[[], Any], *, within_s: float = 60) -> Any:
+def until(reached: Callable[[], Any], *, within_s: float = 120) -> Any:
     """What ``reached`` answers, once that is something."""
     give_up = time.monotonic() + within_s
     while not (answer := reached()):
@@ -123,7 +124,8 @@ def first_version(settings: Settings, folder: Path) -> pd.DataFrame:
     sources = Sources(ratings=RatingsSource(), customers=customers)
     remember(settings, sources)
     dataset = sources.prepare("churn", settings, until=None, learn=False)
-    made = make_version(settings, "churn", dataset, SILENT, base=BoostingConfig(epochs=20))
+    with in_this_process():
+        made = make_version(settings, "churn", dataset, SILENT, base=BoostingConfig(epochs=20))
     assert enter(settings, made, by="test")[0] == "in service"
     everybody = dataclasses.replace(customers, path=str(folder / "all.csv"))
     table.tail(-2000).to_csv(folder / "all.csv", index=False)

@@ -66,6 +66,11 @@ class RunningTorchServe:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
+
     def launch(self) -> None:
         """Start it and write its address down; it is not ready yet."""
         (self.folder / "log4j2.xml").write_text(_QUIET)

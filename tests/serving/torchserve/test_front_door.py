@@ -44,7 +44,7 @@ ON_TORCHSERVE = {"backend": "torchserve", "torchserve_timeout_s": CALL_S}
 
 @dataclass
 class World:
-    """A TorchServe, and the server before it. A test leaves both as they were."""
+    """A TorchServe, and the server before it. A test leaves both as they were, but it may kill TorchServe."""
 
     live: Live
     torchserve: RunningTorchServe
@@ -81,10 +81,19 @@ def torchserve(torchserve_home: Settings) -> Generator[RunningTorchServe]:
 
 
 @pytest.fixture(scope="module")
-def world(torchserve_home: Settings, torchserve: RunningTorchServe) -> Generator[World]:
+def one_world(torchserve_home: Settings, torchserve: RunningTorchServe) -> Generator[World]:
     serve_stable(torchserve_home.rollouts, "spoiled", 1, **BY)
     with running(torchserve_home) as (door, at), connected(torchserve_home, door, at) as live:
         yield World(live, torchserve)
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    """The same for all tests; its TorchServe runs."""
+    if not one_world.torchserve.runs:
+        one_world.torchserve.start()
+        wait_until(lambda: one_world.ready, "readiness on")
+    return one_world
 
 
 def make_spoiled_bundle(models: Path) -> Bundle:
@@ -303,7 +312,6 @@ def test_stable_here_and_the_candidate_on_torchserve(world: World, tmp_path: Pat
             traffic.wait_for(100, lambda: traffic.answered["1"])
             assert live.http.get("/v2/health/ready").status_code == 200
         assert {(one.version, one.code) for one in traffic.failures} == {("2", grpc.StatusCode.UNAVAILABLE)}
-    world.torchserve.start()
 
 
 def _mixed_home(like: Settings, home: Path, serving: dict[str, Any]) -> Settings:

@@ -115,11 +115,11 @@ def running(
         yield
     finally:
         process.send_signal(stop)
-        process.wait(30)
+        process.wait(60)
 
 
 def wait_until_open(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:

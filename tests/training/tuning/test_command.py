@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from driftwheel.settings import Settings
-from tests.driftwheel.test_cli import run
-from tests.training.samples import small_table
+from tests.command_lines import called
+from tests.training.samples import in_this_process, small_table
 from training.config import RatingConfig
 from training.mlflow_store import open_client
 from training.tuning.best import Tuned, read_tuned, write_tuned
@@ -27,7 +27,7 @@ def tuned(home: Path) -> dict:
     """What the command answers after a study of one trial."""
     small_table(2000).to_csv(home / "small.csv", index=False)
     words = ["--ratings", str(home / "small.csv"), "--trials", "1", "--ranks", "1", "--estimator", "sgd", "--json"]
-    done = run(home / "home", "tune", "mf", *words)
+    done = called(home / "home", "tune", "mf", *words)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -52,7 +52,8 @@ def test_the_next_training_uses_what_was_found(tuned: dict, home: Path):
     write_tuned(
         settings.tuning_folder, Tuned(**{name: getattr(found, name) for name in found.__slots__} | {"params": SMALL})
     )
-    done = run(home / "home", "train", "mf", "--estimator", "sgd", "--ranks", "1", "--json")
+    with in_this_process():
+        done = called(home / "home", "train", "mf", "--estimator", "sgd", "--ranks", "1", "--json")
     answer = json.loads(done.stdout)
     assert answer["tuned"]["tuned_trial"] == "0"
     record = open_client(settings).get_run(answer["run_id"])

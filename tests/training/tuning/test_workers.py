@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,14 @@ def children(parent: int) -> list[int]:
     return sorted(int(pid) for pid in found)
 
 
-def begun(home: Path, workers: int) -> bool:
-    """Whether so many trials run at the same time."""
-    return len(list((home / "tuning" / "jobs").glob("*/*/job.json"))) >= workers
+def in_a_trial(process: subprocess.Popen[str]) -> list[int]:
+    """Those of a command's workers that have a training job under way at the moment."""
+    found = list[int]()
+    with suppress(FileNotFoundError):  # one that ends while it is looked at
+        for worker in children(process.pid):
+            if any(b"job.json" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children(worker)):
+                found.append(worker)
+    return found
 
 
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
@@ -39,21 +45,25 @@ def start(home: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(process: subprocess.Popen[str], home: Path, workers: int) -> None:
-    give_up = time.monotonic() + 90
-    while not begun(home, workers):
+def wait_for(process: subprocess.Popen[str], workers: int) -> list[int]:
+    """Until so many workers are in a trial at the same time."""
+    give_up = time.monotonic() + 200
+    while len(found := in_a_trial(process)) < workers:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up, "the workers did not begin"
         time.sleep(0.02)
+    return found
 
 
 def test_one_worker_is_killed_and_the_other_does_its_trial(tmp_path: Path):
+    """Whichever comes first: the other may not have begun yet."""
     process = start(tmp_path, "--workers", "2", "--trials", "2")
-    wait_for(process, tmp_path, 2)
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    killed = wait_for(process, 1)[0]
+    number = 1 + children(process.pid).index(killed)
+    os.kill(killed, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "worker 1 is lost, 1 of 2 go on: was killed by SIGKILL" in err
+    assert f"worker {number} is lost, 1 of 2 go on: was killed by SIGKILL" in err
     assert "2 trials, 0 of them pruned, 0 failed" in err
     assert "the next training of churn by boosting uses trial" in out + err
     found = read_tuned(Settings(home=tmp_path).tuning_folder, "churn", "boosting")
@@ -63,11 +73,11 @@ def test_one_worker_is_killed_and_the_other_does_its_trial(tmp_path: Path):
 
 
 def test_an_interrupt_ends_all_and_the_trials_are_queued_again(tmp_path: Path):
-    process = start(tmp_path, "--workers", "2", "--trials", "3")
-    wait_for(process, tmp_path, 2)
+    process = start(tmp_path, "--workers", "2", "--trials", "100")
+    wait_for(process, 2)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode != 0
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     settings = Settings(home=tmp_path)
@@ -76,16 +86,16 @@ def test_an_interrupt_ends_all_and_the_trials_are_queued_again(tmp_path: Path):
     trials = storage.get_all_trials(study._study_id)
     again = [trial.system_attrs["fixed_params"] for trial in trials if trial.state.name == "WAITING"]
     interrupted = [trial.params for trial in trials if trial.state.name == "FAIL"]
-    assert len(interrupted) == 2
+    assert 1 <= len(interrupted) <= 2  # one of them may have been between two trials
     assert all(params in again for params in interrupted)
 
 
 def test_workers_that_are_all_lost_are_an_error(tmp_path: Path):
-    process = start(tmp_path, "--workers", "2", "--trials", "3")
-    wait_for(process, tmp_path, 2)
+    process = start(tmp_path, "--workers", "2", "--trials", "100")
+    wait_for(process, 2)
     for worker in children(process.pid):
         os.kill(worker, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 5
     assert "error: all 2 workers were lost, the last one: was killed by SIGKILL" in err
 
@@ -102,7 +112,7 @@ def test_workers_that_are_all_lost_are_an_error(tmp_path: Path):
 )
 def test_what_cannot_be_tuned_is_refused_before_any_work(tmp_path: Path, words: list[str], says: str):
     process = start(tmp_path / "home", *words)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 2
     assert says in " ".join(err.split()), err
     assert not (tmp_path / "home" / "data").exists()

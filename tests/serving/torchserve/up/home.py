@@ -58,7 +58,7 @@ class Home:
         return httpx.request(method, url, headers=headers, timeout=30)
 
 
-def wait_for(happened: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_for(happened: Callable[[], object], timeout_s: float = 60.0) -> None:
     give_up = time.monotonic() + timeout_s
     while not happened():
         assert time.monotonic() < give_up

@@ -58,43 +58,6 @@ def test_in_the_foreground_a_second_one_is_refused(started: Home) -> None:
         lifecycle.up(started.settings, [], lambda _ready, _of: None, foreground=True)
 
 
-def test_a_change_takes_over_and_no_call_fails(started: Home) -> None:
-    before = started.address
-    bundle = started.bundles["mf", 1]
-    link = TorchServeLink(located_in(started.settings.torchserve_folder))
-    backend = TorchServeBackend(link, name="mf", version=1, signature=bundle.manifest.signature, timeout_s=10)
-    feed = {"user_index": np.array([1, 2]), "item_index": np.array([1, 2])}
-    done, answered, failed = threading.Event(), [], []
-
-    def call() -> None:
-        while not done.is_set():
-            try:
-                answered.append(backend.run(feed)["score"].tolist())
-            except DriftwheelError as error:
-                failed.append(error)
-
-    callers = [threading.Thread(target=call) for _ in range(4)]
-    for one in callers:
-        one.start()
-    try:
-        # The new version is listed first: it answers calls that name none.
-        assert started.up(("mf", 2), ("mf", 1)) == "replaced"
-        time.sleep(0.5)
-    finally:
-        done.set()
-        for one in callers:
-            one.join()
-        backend.close()
-    assert failed == []
-    assert len(answered) > 100
-    assert all(one == pytest.approx([3.1, 3.7]) for one in answered)
-    assert family(before.pid) == []
-    assert started.address.models == {"mf": ["2", "1"]}
-    assert [one.folder for one in instances(started.settings.torchserve_folder / "runs")] == [started.run]
-    (default,) = started.manage("GET", "/models/mf").json()
-    assert default["modelVersion"] == "2"
-
-
 def torn(archive: Path, target: Path) -> None:
     """What unpacking refuses."""
     content = bytearray(archive.read_bytes())
@@ -145,28 +108,66 @@ def test_what_a_killed_command_left_is_stopped(started: Home) -> None:
     assert not stray.runs
 
 
-def test_after_a_crash_it_is_down_and_can_be_started_again(started: Home) -> None:
-    pid = started.address.pid
+def test_a_change_takes_over_and_no_call_fails(started: Home) -> None:
+    before = started.address
+    bundle = started.bundles["mf", 1]
+    link = TorchServeLink(located_in(started.settings.torchserve_folder))
+    backend = TorchServeBackend(link, name="mf", version=1, signature=bundle.manifest.signature, timeout_s=10)
+    feed = {"user_index": np.array([1, 2]), "item_index": np.array([1, 2])}
+    done, answered, failed = threading.Event(), [], []
+
+    def call() -> None:
+        while not done.is_set():
+            try:
+                answered.append(backend.run(feed)["score"].tolist())
+            except DriftwheelError as error:
+                failed.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for one in callers:
+        one.start()
+    try:
+        # The new version is listed first: it answers calls that name none.
+        assert started.up(("mf", 2), ("mf", 1)) == "replaced"
+        time.sleep(0.5)
+    finally:
+        done.set()
+        for one in callers:
+            one.join()
+        backend.close()
+    assert failed == []
+    assert len(answered) > 100
+    assert all(one == pytest.approx([3.1, 3.7]) for one in answered)
+    assert family(before.pid) == []
+    assert started.address.models == {"mf": ["2", "1"]}
+    assert [one.folder for one in instances(started.settings.torchserve_folder / "runs")] == [started.run]
+    (default,) = started.manage("GET", "/models/mf").json()
+    assert default["modelVersion"] == "2"
+
+
+def test_after_a_crash_it_is_down_and_can_be_started_again(home: Home) -> None:
+    home.up(("mf", 2), ("mf", 1))
+    pid = home.address.pid
     workers = family(pid)[1:]
     for one in workers:
         os.kill(one, signal.SIGSTOP)  # they cannot see that the frontend is gone, and stay
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: status(started.settings) is None)
+    wait_for(lambda: status(home.settings) is None)
     with pytest.raises(DriftwheelError, match="TorchServe ended by itself"):
-        lifecycle.stay(started.settings)
-    assert started.up(("mf", 1)) == "started"
+        lifecycle.stay(home.settings)
+    assert home.up(("mf", 1)) == "started"
     assert family(pid) == []
-    found = status(started.settings)
+    found = status(home.settings)
     assert found is not None
     assert found.healthy
 
 
-def test_a_home_with_a_long_name_and_a_fixed_port(started: Home, tmp_path: Path) -> None:
-    home = tmp_path / ("long-" * 20)
+def test_a_home_with_a_long_name_and_a_fixed_port(home: Home, tmp_path: Path) -> None:
+    long = tmp_path / ("long-" * 20)
     (port,) = free_ports(1)
     for change, batch_size in (("started", 8), ("replaced", 9)):
-        settings = load_settings(home=home, torchserve={"grpc_port": port, "batch_size": batch_size})
-        assert lifecycle.up(settings, [started.archived("mf", 1)], lambda _ready, _of: None) == change
+        settings = load_settings(home=long, torchserve={"grpc_port": port, "batch_size": batch_size})
+        assert lifecycle.up(settings, [home.archived("mf", 1)], lambda _ready, _of: None) == change
         address = addresses.read(settings.torchserve_folder)
         assert address is not None
         assert address.grpc == f"127.0.0.1:{port}"

@@ -5,9 +5,11 @@ import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from driftwheel.errors import ConfigurationError, TrainingError
+from driftwheel.feature_store import import_feast
 from driftwheel.files import replaced, waiting_lock
 from driftwheel.settings import Settings
 
@@ -22,6 +24,8 @@ WEIGHTS_FOLDER = "weights"
 """The artifact folder of what ``job.read_trained`` reads."""
 EVALUATION_FOLDER = "evaluation"
 """The artifact folder of the test split's answers and of the inputs' importance."""
+
+_SERVERS = ("http://", "https://")
 
 _KNOCK_S = 10.0
 """How long a tracking server may take to answer before a run begins."""
@@ -83,6 +87,10 @@ def open_client(settings: Settings) -> "MlflowClient":
     check_reachable(settings)
     if settings.tracking.s3_endpoint is not None:
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = settings.tracking.s3_endpoint  # MLflow takes it from there alone
+    if tracking_uri(settings).startswith(_SERVERS) and find_spec("feast") is not None:
+        # Asking a server, MLflow loads the plugins of all that is installed. Feast is one, and would turn the metrics of this
+        # process, and of those that it starts, to another mode.
+        import_feast()
     with _imported() as mlflow_client, waiting_lock(database.with_name("open.lock")):
         if settings.tracking.uri is None and not database.exists():
             with replaced(database) as temporary:
@@ -115,7 +123,7 @@ def _knock(uri: str) -> None:
     """Raises:
     OSError: Nobody is there; whatever else is wrong, MLflow says best.
     """
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(_SERVERS):
         import requests
 
         try:

@@ -1,7 +1,8 @@
 """ModelInfer for customers that are only named: the one tensor ``customer_id`` in the place of a churn model's features."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from driftwheel.contracts import InputSpec
 from driftwheel.errors import InvalidRequestError

@@ -1,5 +1,6 @@
 """The same record on servers, by settings alone: a real MariaDB, a real S3 server, and MLflow's own in front of both."""
 
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -127,3 +128,5 @@ def test_a_tracking_server(
         uri = f"http://127.0.0.1:{port}"
         settings = Settings(home=tmp_path / "home", tracking=TrackingSettings(uri=uri, experiment="served"))
         to_champion(trained, small_ratings, full, settings)
+    # MLflow loads Feast's plugin where both are installed, and that must not turn this process's metrics to another mode.
+    assert [name for name in os.environ if name.startswith("PROMETHEUS_")] == []

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,13 +41,11 @@ _THREADS = 4
 
 def _settle_interpreter() -> None:
     """Once everything is loaded. What is loaded stays: the collector need not look at it again, and what requests leave in
-    the log's lists until the next flush is no garbage either. Threads that write the log give the event loop its turn
-    sooner than after the default 5 ms, which showed in the p99 of small requests.
+    the log's lists until the next flush is no garbage either.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    sys.setswitchinterval(0.0005)
 
 
 class Application:

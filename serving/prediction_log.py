@@ -36,6 +36,11 @@ _AT_ONCE = 4
 """Buffers that are written together: after a slow moment of the disk, all that waits would need as much memory again."""
 
 
+_TURN_S = 1e-4
+"""The event loop gets its turn before each column of texts, which are built on the log's thread: else it would wait for that
+for up to the interpreter's 5 ms. To have the interpreter switch sooner costs small requests 4% of their rate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """One late label."""
@@ -277,6 +282,7 @@ def request_batch(signature: Signature, series: Series, gathered: Gathered) -> p
 def _lists(column: GatheredColumn) -> pa.ListArray:
     """A list for each request, null where there is none."""
     if isinstance(column, TextColumn):
+        time.sleep(_TURN_S)
         return pa.array(column.values, pa.list_(pa.string()))
     sizes = column.sizes()
     offsets = offsets_of(np.maximum(sizes, 0) // column.dtype.itemsize)

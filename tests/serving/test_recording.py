@@ -75,12 +75,12 @@ def test_what_was_answered_is_counted_and_logged_at_the_next_drain() -> None:
 def test_much_is_handed_over_at_once_and_its_buffers_are_used_again() -> None:
     world = World(new_token=map(str, itertools.count()).__next__)
     rows = 50_000
-    for _ in range(18):
+    for _ in range(20):
         world.answer(rows=rows)
-    assert len(world.logged) == 15  # five at a time: 50,000 rows of 8 + 8 + 4 bytes are 1 MB
+    assert len(world.logged) == 18  # nine at a time: 50,000 rows of 8 + 8 + 4 bytes are 1 MB
     world.recorder.drain()
-    assert [one for _, one in world.logged] == [f"mf.1.{n}" for n in range(18)]
-    assert world.value("driftwheel_request_rows_sum", model="mf") == 18 * rows
+    assert [one for _, one in world.logged] == [f"mf.1.{n}" for n in range(20)]
+    assert world.value("driftwheel_request_rows_sum", model="mf") == 20 * rows
 
 
 def test_what_failed_is_told_apart() -> None:

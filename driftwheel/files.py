@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -149,19 +149,19 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-@contextmanager
-def shared_lock(path: Path) -> Generator[None]:
+def shared_lock(path: Path) -> AbstractContextManager[None]:
     """Hold ``path`` together with others who share it, waiting while a process holds it alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+    return _waited_for(path, fcntl.LOCK_SH)
+
+
+def waiting_lock(path: Path) -> AbstractContextManager[None]:
+    """Hold ``path`` as a lock for a moment, waiting while another process holds it."""
+    return _waited_for(path, fcntl.LOCK_EX)
 
 
 @contextmanager
-def waiting_lock(path: Path) -> Generator[None]:
-    """Hold ``path`` as a lock for a moment, waiting while another process holds it."""
+def _waited_for(path: Path, how: int) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, how)
         yield

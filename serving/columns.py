@@ -148,7 +148,7 @@ class IntegerColumn(NumberColumn):
     """An input's integers, of many requests, in two, four or eight bytes each, as all of them need.
 
     They are laid on a stage that stays in the processor's cache, and narrowed from there when it is full: many at once, as
-    numpy likes it. So what goes out to memory, and is read again by the log's thread, is a quarter or half of what came.
+    numpy likes it. So what goes out to memory, and is read again for the log, is a quarter or half of what came.
     """
 
     __slots__ = ("_narrow", "_stage", "_staged", "_wide")
